@@ -1,0 +1,63 @@
+# The words of this project: demo, test, check, interop, faults, bench, format, lint, types.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?=
+
+.PHONY: demo test check interop faults bench format lint types sample_data system clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m dicom_node.demo --out demo-out $(if $(STUDY),--study "$(STUDY)")
+
+# The whole suite. Tests that need a real peer are skipped, with the reason, where it is absent.
+test: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m "not bench"
+
+# The quick part: format, lint, types, and the tests that take seconds.
+check: lint types
+	$(BIN)/python -m pytest -q -m "not slow and not interop and not faults and not bench"
+
+# Against DCMTK, Orthanc, dciodvfy and PostgreSQL; a missing peer is a failure here.
+interop: $(VENV)/.test-installed
+	INTEROP_REQUIRED=1 $(BIN)/python -m pytest -m interop
+
+faults: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m faults
+
+bench: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -s -q -m bench tests/bench
+
+format: $(VENV)/.test-installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.test-installed
+	$(BIN)/mypy
+
+# Remakes the two synthetic studies from the simulator.
+sample_data: $(VENV)/.installed
+	$(BIN)/python -m dicom_node.phantom --rebuild sample_data
+
+# Debian packages that the interop tests drive (needs root).
+system:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    dcmtk dicom3tools orthanc postgresql-15
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,postgresql]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

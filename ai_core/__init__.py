@@ -1,0 +1,29 @@
+"""The science: finds the prostate and suspicious lesions in multi-parametric MRI volumes.
+
+The door is `load_release` and `analyse`; the types they speak are in `ai_core.types`. Both names
+are resolved on first use, so that importing this package stays free of torch (PEP 562).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ai_core.pipeline import analyse
+    from ai_core.release import Release, load_release
+
+__all__ = ["Release", "analyse", "load_release"]
+
+_HOME = {
+    "analyse": "ai_core.pipeline",
+    "Release": "ai_core.release",
+    "load_release": "ai_core.release",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ai_core' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,1 @@
+"""The networks: gland finder, localizer, classifier with suspicion head."""

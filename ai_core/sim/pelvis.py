@@ -1,0 +1,226 @@
+"""Painting of everything around the gland, from the outside inwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ai_core.sim.canvas import Array, Canvas, Window
+from ai_core.sim.params import AnatomyParams, GlandShape, PelvisShape, Tissue
+
+_T = Tissue
+_Z = np.arange(-140.0, 141.0, 1.0)
+Table = npt.NDArray[np.float64]
+
+
+def _gland_profile(g: GlandShape, z: Table) -> Table:
+    """Relative half-width of the gland at a level, 0 beyond its ends."""
+    t = z / g.az
+    s = 1.0 + g.taper * np.clip(t, -1.3, 1.3)
+    shape: Table = s * np.maximum(1.0 - np.abs(t) ** g.power, 0.0) ** (1.0 / g.power)
+    return shape
+
+
+def rectum_front(g: GlandShape, p: PelvisShape) -> Table:
+    """Patient y of the anterior rectal wall at the levels -140..140 mm, in contact mid-gland."""
+    edge = 0.72 * g.az
+    zc = np.clip(_Z, -edge, edge)
+    back = g.tilt * zc + g.ay * _gland_profile(g, zc) * (1.0 - g.indent) + p.rectum_gap
+    up = p.rectum_slope_up * np.maximum(_Z - edge, 0)
+    down = p.rectum_slope_down * np.maximum(-_Z - edge, 0)
+    table: Table = np.convolve(np.pad(back + up + down, 4, mode="edge"), np.ones(9) / 9, "valid")
+    return table
+
+
+def rectum_radii(g: GlandShape, p: PelvisShape) -> tuple[Table, Table]:
+    """Outer half-widths (x, y) of rectum and anal canal at the levels -140..140 mm."""
+    canal = 1.0 / (1.0 + np.exp(np.clip((_Z + g.az + 8) / 4.0, -30, 30)))
+    rx = p.rectum_rx * (1 - canal) + 13.0 * canal
+    ry = p.rectum_ry * (1 - canal) + 12.0 * canal
+    return rx, ry
+
+
+def _at(table: Table, z: Array) -> Array:
+    return np.asarray(np.interp(z, _Z, table), dtype=np.float32)
+
+
+def _levator_width(g: GlandShape, p: PelvisShape) -> Table:
+    hold = np.minimum(_Z, 0.15 * g.az)
+    width = g.ax * _gland_profile(g, hold) + p.levator_gap
+    width = np.maximum(width, 10.0 + 0.12 * (_Z + g.az + 12).clip(0))
+    flare = p.levator_flare * np.maximum(_Z - 0.25 * g.az, 0)
+    table: Table = np.convolve(np.pad(width + flare, 5, mode="edge"), np.ones(11) / 11, "valid")
+    return table
+
+
+def levator_distance(g: GlandShape, p: PelvisShape, w: Window) -> Array:
+    """Approximate distance (mm) to the inner face of the levator funnel; negative inside."""
+    width = _at(_levator_width(g, p), w.z)
+    front = _at(rectum_front(g, p), w.z)
+    _, ry = rectum_radii(g, p)
+    y0 = g.tilt * w.z * 0.5
+    reach = np.maximum(front + 2 * _at(ry, w.z) + 4.0 - y0, 12.0)
+    dy = w.y - y0
+    ax = np.abs(w.x)
+    power = p.levator_power
+    back = ((ax / width) ** power + (np.maximum(dy, 0) / reach) ** power) ** (1 / power)
+    radius = np.sqrt(ax * ax + dy * dy)
+    behind = radius * (1.0 - 1.0 / np.maximum(back, 1e-3))
+    ahead = ax - width * (1.0 - 0.28 * np.minimum(np.square(dy / (1.25 * g.ay)), 2.5))
+    return np.asarray(np.where(dy > 0, behind, ahead), dtype=np.float32)
+
+
+def _mirror(canvas: Canvas, kind: str, *args: object, **kwargs: object) -> None:
+    """Paint the same shape on both sides; the first arguments are left-sided positions."""
+    for sign in (1.0, -1.0):
+        sided = [
+            (a[0] * sign, a[1], a[2]) if isinstance(a, tuple) and i < kwargs.get("n", 1) else a  # type: ignore[operator]
+            for i, a in enumerate(args)
+        ]
+        options = {k: v for k, v in kwargs.items() if k != "n"}
+        getattr(canvas, kind)(*sided, **options)
+
+
+def paint_wall(canvas: Canvas, params: AnatomyParams) -> None:
+    """Bones, pelvic-wall muscles, subcutaneous fat and skin."""
+    g, p = params.gland, params.pelvis
+    k = p.pelvic_scale
+    x, y, z = canvas.x, canvas.y, canvas.z
+    canvas.labels[(y < -p.subcutaneous_y - 22) | (y > 118 * k)] = _T.AIR
+    # Gluteus: a thick sheet behind the ischium, slanting outwards.
+    glut = y - (58 * k + 4) + 0.0011 * np.square(np.abs(x) - 30) - 0.12 * z
+    canvas.labels[(np.abs(x) > 14) & (glut > 0) & (glut < 26)] = _T.GLUTEUS
+    # Abdominal wall and adductor group in front.
+    canvas.labels[(y < -p.subcutaneous_y + 14) & (y > -p.subcutaneous_y) & (z > 0)] = _T.OBTURATOR_EXT
+    ox = p.obturator_x
+    _mirror(canvas, "ellipsoid", (56 * k, -50.0, -30.0), (26, 17, 42), _T.OBTURATOR_EXT)
+    _mirror(canvas, "ellipsoid", (78 * k, -46.0, 6.0), (22, 15, 55), _T.OBTURATOR_EXT)
+    _mirror(canvas, "ellipsoid", (ox + 22, -20.0, -34.0), (17, 22, 17), _T.OBTURATOR_EXT)
+    _mirror(canvas, "ellipsoid", (ox + 36, 6.0, 14.0), (24, 30, 34), _T.MARROW, shell=2.5)
+    _mirror(canvas, "ellipsoid", (ox + 24, 30.0, -30.0), (13, 17, 30), _T.MARROW, shell=2.5)
+    _mirror(canvas, "ellipsoid", (ox + 50, -6.0, 12.0), (24, 24, 24), _T.FEMORAL_HEAD, shell=1.5)
+    for w in canvas.window((-95, -48, -60), (95, 50, 60)):
+        ax = np.abs(w.x)
+        bend = np.square((w.y - 8) / 46)
+        inner = ox - 11 * bend - 0.06 * np.maximum(-w.z - 20, 0)
+        outer = inner + p.obturator_thickness * np.sqrt(np.maximum(1 - bend * 0.95, 0.0))
+        w.paint((ax > inner) & (ax < outer) & (bend < 1) & (w.z < 45), _T.OBTURATOR_INT)
+    _paint_pubis(canvas, params)
+    top = (0.0, 62.0 * k + 22, 70.0)
+    canvas.tube((0, 58.0 * k + 4, p.coccyx_z), top, 9.0, _T.COCCYX, shell=2.0)
+    del g
+
+
+def pubis_y(params: AnatomyParams) -> float:
+    """Patient y of the middle of the symphysis (mm)."""
+    g, p = params.gland, params.pelvis
+    return -(g.ay + p.retropubic_gap + 9.0) + g.tilt * p.pubis_z
+
+
+def _paint_pubis(canvas: Canvas, params: AnatomyParams) -> None:
+    p = params.pelvis
+    k, pz, py = p.pelvic_scale, p.pubis_z, pubis_y(params)
+    arm = (11.0, py + 1, pz)
+    _mirror(canvas, "tube", arm, (50.0 * k, py + 6, pz + 24), 9.0, _T.MARROW, shell=2.0, n=2)
+    _mirror(canvas, "tube", (9.0, py + 2, pz - 12), (40.0 * k, py + 38, pz - 52), 7.0, _T.MARROW,
+            shell=2.0, n=2)
+    _mirror(canvas, "ellipsoid", (12.0, py, pz), (11, 9, 20), _T.MARROW, shell=2.0)
+    canvas.ellipsoid((0, py, pz), (3.0, 8.5, 19), _T.SYMPHYSIS)
+
+
+def paint_funnel(canvas: Canvas, params: AnatomyParams) -> None:
+    """Pelvic fat inside the levator funnel, the levator, the block below the gland."""
+    g, p = params.gland, params.pelvis
+    py = pubis_y(params)
+    low, high = -g.az - 30.0, 0.55 * g.az + 18
+    for w in canvas.window((-75, py, low), (75, 95, high + 60)):
+        d = levator_distance(g, p, w)
+        room = (np.abs(w.x) < p.obturator_x - 1) & (w.labels == _T.FAT)
+        w.paint((d < 0) & room & (w.z > -g.az - 10) & (w.y > py + 6), _T.PELVIC_FAT)
+        # The muscle thickens below the gland (puborectalis) and ends at the obturator above.
+        thick = p.levator_thickness * (1.0 + np.clip((-w.z - 0.6 * g.az) / 14, 0, 1.2))
+        band = (d >= 0) & (d < thick) & (w.z < high) & (w.z > low)
+        w.paint(band & (w.y > py + 7) & (w.labels != _T.OBTURATOR_INT), _T.LEVATOR)
+    apex_y = -g.tilt * g.az
+    for w in canvas.window((-24, apex_y - 20, -g.az - 18), (24, apex_y + 18, -g.az + 2)):
+        block = (np.abs(w.x) < 18) & (np.abs(w.y - apex_y + 2) < 14)
+        w.paint(block & (np.abs(w.z + g.az + 8) < 9), _T.LEVATOR)
+    canvas.ellipsoid((0, apex_y - 6, -g.az - 26), (11, 13, 10), _T.PENILE_BULB)
+    start = (10.0, apex_y - 4, -g.az - 22)
+    _mirror(canvas, "tube", start, (32.0, apex_y + 14, -g.az - 40), 6.0, _T.PENILE_BULB, n=2)
+    canvas.tube((0, apex_y, -g.az + 3), (0, apex_y - 3, -g.az - 20), 7.0, _T.URETHRA, 3.5, _T.SPHINCTER)
+
+
+def paint_bladder(canvas: Canvas, params: AnatomyParams) -> None:
+    """Bladder in front of and above the base; urine, wall."""
+    g, p = params.gland, params.pelvis
+    rx, ry, rz = p.bladder_radii
+    base_y = g.tilt * g.az + p.bladder_y
+    center = (0.0, base_y, 0.72 * g.az + rz)
+    for w in canvas.window((-rx, base_y - ry, 0.2 * g.az), (rx, base_y + ry, 0.8 * g.az + 2 * rz)):
+        q = (w.x / rx) ** 2 + ((w.y - center[1]) / ry) ** 2
+        level = np.sqrt(q + ((w.z - center[2]) / rz) ** 2)
+        neck = np.maximum(np.maximum(level, 0), 1e-3)
+        d = (1 - 1 / neck) * np.sqrt(
+            w.x**2 + (w.y - center[1]) ** 2 + (w.z - center[2]) ** 2
+        )
+        w.paint(level < 1, _T.BLADDER_WALL)
+        w.paint((level < 1) & (d < -p.bladder_wall), _T.BLADDER_URINE)
+
+
+def paint_rectum(canvas: Canvas, params: AnatomyParams) -> None:
+    """Rectum touching the gland, its wall, mucosa and filling; anal canal below."""
+    g, p = params.gland, params.pelvis
+    front, (rx, ry) = rectum_front(g, p), rectum_radii(g, p)
+    filling = {"gas": _T.GAS, "stool": _T.STOOL, "empty": _T.RECTAL_MUCOSA, "mixed": _T.STOOL}
+    for w in canvas.window((-50, -20, -140), (50, 110, 140)):
+        ryz = _at(ry, w.z)
+        yc = _at(front, w.z) + ryz
+        bump = 0.06 * np.sin(w.z / 7.0 + params.seed % 7)
+        level = np.sqrt(
+            ((w.x - p.rectum_x) / _at(rx, w.z)) ** 2 + ((w.y - yc) / ryz) ** 2
+        ) * (1 + bump)
+        depth = (1 - level) * np.minimum(_at(rx, w.z), ryz)
+        canal = w.z < -g.az - 10
+        w.paint(level < 1, _T.RECTAL_WALL)
+        w.paint((depth > p.rectum_wall) & ~canal, _T.RECTAL_MUCOSA)
+        if p.rectum_filling != "empty":
+            inner = (depth > p.rectum_wall + 1.3) & ~canal
+            w.paint(inner, filling[p.rectum_filling])
+            if p.rectum_filling == "mixed":
+                w.paint(inner & (w.y < yc), _T.GAS)
+        w.paint((level < 1) & canal, _T.ANAL_CANAL)
+        w.paint((level < 0.42) & canal, _T.RECTAL_MUCOSA)
+
+
+def paint_vesicles(canvas: Canvas, params: AnatomyParams) -> None:
+    """Seminal vesicles behind the bladder above the base, and the ampullae of the vas."""
+    g, p = params.gland, params.pelvis
+    y0 = g.tilt * g.az + 0.42 * g.ay + 1.0
+    z0 = 0.85 * g.az
+    r = p.sv_radius
+    for w in canvas.window(
+        (-p.sv_width - r, y0 - 3 * r, z0 - r), (p.sv_width + r, y0 + 4 * r, z0 + p.sv_height + 2 * r)
+    ):
+        ax = np.abs(w.x)
+        t = np.clip((ax - 4) / max(p.sv_width - 4, 1.0), 0, 1.15)
+        yc = y0 + 4.0 * t * t
+        zc = z0 + 3 + p.sv_height * t
+        rr = r * (0.75 + 0.7 * t * (1.25 - t))
+        q = np.square((w.y - yc) / rr) + np.square((w.z - zc) / (1.5 * rr))
+        n = canvas.shape_noise.sample_numpy(w.x * 1.6, w.y * 1.6, w.z)
+        level = np.sqrt(q) + 0.16 * n[0]
+        sv = (level < 1) & (t < 1.12) & (ax > 2.0) & (w.labels != _T.BLADDER_URINE)
+        w.paint(sv, _T.SV_WALL)
+        w.paint(sv & (level < 0.86) & (n[1] < p.sv_lumen), _T.SV_LUMEN)
+    _mirror(canvas, "tube", (4.0, y0 - 1, z0), (7.0, y0 - 1, z0 + 22), 3.2, _T.SV_LUMEN, shell=1.6,
+            shell_tissue=_T.SV_WALL, n=2)
+
+
+def paint_vessels(canvas: Canvas, params: AnatomyParams) -> None:
+    """Iliac and sidewall vessels and the drawn small ones."""
+    k = params.pelvis.pelvic_scale
+    _mirror(canvas, "tube", (50.0 * k, -44.0, 0.0), (42.0 * k, -30.0, 70.0), 5.0, _T.VESSEL_VOID, n=2)
+    _mirror(canvas, "tube", (42.0 * k, -40.0, 0.0), (38.0 * k, -22.0, 70.0), 5.5, _T.VESSEL_BRIGHT, n=2)
+    for start, end, radius, kind in params.vessels:
+        canvas.tube(start, end, radius, _T(kind))

@@ -1,0 +1,1 @@
+"""The subcommands of `dicom-node`, one module for each subject."""

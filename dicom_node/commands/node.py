@@ -1,0 +1,129 @@
+"""`dicom-node init, serve, status, doctor, recover, phantom`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicom_node.commands.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    open_store,
+    print_json,
+    print_table,
+)
+from dicom_node.errors import ConfigError, NodeError
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (init, serve, status, doctor, recover, phantom):
+        app.command(command.__name__)(command)
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="Configuration file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a commented configuration with every setting and its default."""
+    from dicom_node.config import commented_default
+    from dicom_node.durable import write_file
+
+    if file.exists() and not force:
+        raise ConfigError(f"{file} exists", "choose another name, or give --force")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(file, [commented_default().encode()])
+    typer.echo(f"wrote {file}; next: dicom-node serve --config {file}")
+
+
+def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the node: receiver, worker, delivery, web. Prints `ready` once every port is open."""
+    from dicom_node.config import load_config
+    from dicom_node.logs import start_logging
+    from dicom_node.supervisor import Supervisor
+
+    loaded = load_config(config)
+    start_logging("supervisor")
+    raise typer.Exit(Supervisor(loaded, config).run(_say))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the contract wants this line on stdout at once
+
+
+def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show what the node holds and does."""
+    with open_store(config) as (node_config, store):
+        report = store.status()
+        refusals = store.refusals()
+    if as_json:
+        print_json({"ae_title": node_config.node.ae_title, **report, "refusals": refusals})
+        return
+    rows = [(key, value) for key, value in _flatten(report)]
+    print_table(f"Node {node_config.node.ae_title}", ("what", "value"), rows)
+    if refusals:
+        columns = ("last_at", "calling_ae", "called_ae", "address", "reason", "count")
+        cells = [[refusal[column] for column in columns] for refusal in refusals]
+        print_table("Refused senders", columns, cells)
+
+
+def _flatten(report: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for key, value in report.items():
+        if isinstance(value, dict):
+            rows += _flatten(value, f"{prefix}{key} ")
+        else:
+            rows.append((prefix + key, value))
+    return rows
+
+
+def doctor(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Check this installation and say what to do. Exit status 1 where something is wrong."""
+    from dicom_node.doctor import examine
+
+    checks = examine(config)
+    if as_json:
+        print_json([check.as_dict() for check in checks])
+    else:
+        print_table(
+            "Doctor", ("check", "state", "found", "advice"),
+            [(check.name, check.state, check.found, check.advice) for check in checks],
+        )  # fmt: skip
+    raise typer.Exit(1 if any(check.state == "wrong" for check in checks) else 0)
+
+
+def recover(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Rebuild the database from the spool. The node must be stopped."""
+    from dicom_node.config import load_config
+    from dicom_node.flow.rebuild import rebuild_database
+    from dicom_node.supervisor import lock_data_dir
+
+    loaded = load_config(config)
+    with lock_data_dir(loaded.node.data_dir):
+        report = rebuild_database(loaded)
+    if as_json:
+        print_json(report)
+    else:
+        for key, value in report.items():
+            typer.echo(f"{key}: {value}")
+
+
+def phantom(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to (made where absent).")],
+) -> None:
+    """Write the packaged synthetic study as DICOM files."""
+    from dicom_node.durable import write_file
+    from dicom_node.phantom import packaged_study
+
+    files = sorted(path for path in packaged_study().rglob("*.dcm"))
+    if not files:
+        raise NodeError("the packaged study is missing", "install the project again")
+    root = packaged_study()
+    for file in files:
+        target = out / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_file(target, [file.read_bytes()])
+    typer.echo(f"wrote {len(files)} instances to {out}")

@@ -1,0 +1,120 @@
+"""`dicom-node peers`: the AE titles this node talks to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from dicom_node.commands.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    open_store,
+    print_json,
+    print_table,
+)
+from dicom_node.config import PeerConfig, ResultKind
+from dicom_node.errors import ConfigError
+
+app = typer.Typer(
+    help="AE titles this node talks to. A change is live without a restart.", no_args_is_help=True
+)
+
+
+@app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="Short name, unique.")],
+    ae_title: Annotated[str, typer.Option("--ae-title", help="Its AE title.")],
+    host: Annotated[str, typer.Option(help="Its host name or address.")],
+    port: Annotated[int | None, typer.Option(help="Its DICOM port, where it receives.")] = None,
+    may_send: Annotated[bool, typer.Option(help="Accept its C-STORE and C-ECHO.")] = True,
+    receives_results: Annotated[bool, typer.Option(help="Send results there.")] = False,
+    sources: Annotated[
+        list[str] | None, typer.Option("--from", help="Address or CIDR it sends from; repeatable.")
+    ] = None,
+    objects: Annotated[
+        list[ResultKind] | None, typer.Option("--objects", help="Result object it gets; repeatable.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a peer; it counts from the next association on."""
+    from dicom_node.flow.peers import add_peer
+
+    values = {
+        "name": name, "ae_title": ae_title, "host": host, "port": port, "may_send": may_send,
+        "receives_results": receives_results, "from": sources or (), "objects": objects or (),
+    }  # fmt: skip
+    try:
+        peer = PeerConfig.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        what = problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where + ': ' if where else ''}{what}", "see peers add --help") from None
+    with open_store(config) as (node_config, store):
+        add_peer(store, node_config, peer)
+    if as_json:
+        print_json(_as_dict(peer, "database"))
+    else:
+        typer.echo(f"added {peer.name} ({peer.ae_title} at {peer.host})")
+
+
+@app.command("list")
+def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """List all peers, with where each is configured."""
+    from dicom_node.flow.peers import all_peers
+
+    with open_store(config) as (node_config, store):
+        rows = [_as_dict(entry.peer, entry.origin) for entry in all_peers(store, node_config)]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("name", "ae_title", "host", "port", "may_send", "receives_results", "from", "origin")
+    print_table("Peers", columns, [[_cell(row[key]) for key in columns] for row in rows])
+
+
+@app.command("remove")
+def remove(
+    name: Annotated[str, typer.Argument(help="Name of the peer.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Remove a peer that was added by command line or console."""
+    from dicom_node.flow.peers import remove_peer
+
+    with open_store(config) as (node_config, store):
+        remove_peer(store, node_config, name)
+    typer.echo(f"removed {name}")
+
+
+@app.command("echo")
+def echo(
+    name: Annotated[str, typer.Argument(help="Name of the peer.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a C-ECHO to a peer and say what came back."""
+    from dicom_node.flow.peers import find_peer
+    from dicom_node.net.sender import echo as send_echo
+
+    with open_store(config) as (node_config, store):
+        peer = find_peer(store, node_config, name)
+        outcome = send_echo(peer, calling_ae=node_config.node.ae_title)
+    if as_json:
+        print_json({"name": name, "ok": outcome.ok, "message": outcome.message})
+    else:
+        typer.echo(outcome.message, err=not outcome.ok)
+    raise typer.Exit(0 if outcome.ok else 1)
+
+
+def _as_dict(peer: PeerConfig, origin: str) -> dict[str, object]:
+    return {**peer.model_dump(mode="json", by_alias=True), "origin": origin}
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else value

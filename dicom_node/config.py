@@ -1,0 +1,262 @@
+"""The configuration: one TOML file, read once at the edge into one frozen object.
+
+Unknown keys are errors. Every setting is described where it is declared; ``dicom-node init``
+writes these descriptions as comments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dicom_node.errors import ConfigError
+
+# PS3.5 6.2, VR AE: 16 characters at most, no backslash, no control characters, not only spaces
+_AE_TITLE = re.compile(r"^[\x20-\x5b\x5d-\x7e]{1,16}$")
+
+
+def _ae_title(value: str) -> str:
+    value = value.strip(" ")
+    if not _AE_TITLE.match(value):
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"'{value}' is not an address or a CIDR block such as 10.1.0.0/16"
+        ) from None
+    return value
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ResultKind(StrEnum):
+    """Result objects a destination can ask for (``objects`` of a peer)."""
+
+    SEG_LESIONS = "seg-lesions"
+    SEG_GLAND = "seg-gland"
+    SEG_ZONES = "seg-zones"
+    SR = "sr"
+    KEY_IMAGES = "key-images"
+    PARAMETRIC_MAP = "parametric-map"
+    PRESENTATION_STATE = "presentation-state"
+    PDF = "pdf"
+    KEY_OBJECT = "key-object"
+
+
+DEFAULT_OBJECTS = (
+    ResultKind.SEG_LESIONS,
+    ResultKind.SEG_GLAND,
+    ResultKind.KEY_IMAGES,
+    ResultKind.SR,
+)
+"""What a destination gets that names nothing; reports follow what they refer to."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class NodeSection(_Section):
+    """Who the node is on the network, and where it keeps its data."""
+
+    ae_title: AeTitle = Field("PROSTATE_AI", description="AE title of this node")
+    bind: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: Port = Field(11112, description="DICOM port; 0: any free port, printed at start")
+    data_dir: Path = Field(Path("node-data"), description="received images, results, database")
+    database: str = Field(
+        "", description="empty: SQLite in data_dir; else a SQLAlchemy URL (PostgreSQL)"
+    )
+
+
+class StudySection(_Section):
+    """When a study is taken as complete."""
+
+    quiet_s: float = Field(
+        10, ge=0, description="needed series complete and nothing new for this long: start"
+    )
+    patience_s: float = Field(
+        1800,
+        ge=0,
+        description="needed series missing and nothing new for this long: not analysable",
+    )
+
+
+class ModelSection(_Section):
+    """Which weights run, and where."""
+
+    release: str = Field("", description="folder of a release; empty: the packaged release")
+    device: str = Field(
+        "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto, cpu or cuda"
+    )
+    case_limit_s: float = Field(
+        600, gt=0, description="an analysis that takes longer is ended and counts as an attempt"
+    )
+
+
+class DeliverySection(_Section):
+    """How long results are kept trying."""
+
+    give_up_h: float = Field(72, gt=0, description="a destination down for longer: delivery failed")
+
+
+class WebSection(_Section):
+    """The status pages."""
+
+    enabled: bool = Field(True, description="serve the status pages")
+    bind: str = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(8042, description="HTTP port; 0: any free port, printed at start")
+
+
+class PeerConfig(_Section):
+    """A DICOM application that may send here, or receives results, or both."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="short name, unique")
+    ae_title: AeTitle = Field(description="its AE title")
+    host: str = Field(min_length=1, description="its host name or address")
+    port: Port | None = Field(None, description="its DICOM port; needed only where it receives")
+    may_send: bool = Field(True, description="its C-STORE and C-ECHO are accepted")
+    receives_results: bool = Field(False, description="result objects go there")
+    from_: tuple[Network, ...] = Field(
+        (), alias="from", description="addresses it sends from (CIDR); empty: host"
+    )
+    objects: tuple[ResultKind, ...] = Field((), description="empty: the default set")
+
+    @model_validator(mode="after")
+    def _port_where_it_receives(self) -> PeerConfig:
+        if self.receives_results and not self.port:
+            raise ValueError(f"peer '{self.name}' receives results: give its port")
+        return self
+
+    @property
+    def result_kinds(self) -> tuple[ResultKind, ...]:
+        """The kinds of object this peer gets, in sending order."""
+        return self.objects or DEFAULT_OBJECTS
+
+
+class NodeConfig(_Section):
+    """The whole configuration."""
+
+    node: NodeSection = Field(default_factory=NodeSection)
+    study: StudySection = Field(default_factory=StudySection)
+    model: ModelSection = Field(default_factory=ModelSection)
+    delivery: DeliverySection = Field(default_factory=DeliverySection)
+    web: WebSection = Field(default_factory=WebSection)
+    peers: tuple[PeerConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> NodeConfig:
+        names = [peer.name for peer in self.peers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"peer name used twice: {', '.join(twice)}")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the database."""
+        return self.node.database or f"sqlite:///{self.node.data_dir / 'node.sqlite3'}"
+
+    def analysis_digest(self) -> str:
+        """SHA-256 of the settings that change what a result says (never AE titles or ports)."""
+        settings = self.model.model_dump_json(include={"device"})
+        return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read and check a configuration file. Relative paths count from the file's folder.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or a setting is unknown or wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no configuration at {path}", f"write one: dicom-node init {path}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", "check the path and its rights") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", "mend that line") from None
+    try:
+        config = NodeConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_problem(error)}", "mend that setting") from None
+    return _resolve_paths(config, path.resolve().parent)
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting '{place}'"
+    return f"setting '{place}': {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
+    node = config.node.model_copy(update={"data_dir": folder / config.node.data_dir.expanduser()})
+    model = config.model
+    if model.release:
+        release = str(folder / Path(model.release).expanduser())
+        model = model.model_copy(update={"release": release})
+    return config.model_copy(update={"node": node, "model": model})
+
+
+_SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
+    ("node", NodeSection),
+    ("study", StudySection),
+    ("model", ModelSection),
+    ("delivery", DeliverySection),
+    ("web", WebSection),
+)
+
+_PEER_EXAMPLE = """
+# A peer: one block for each DICOM application. Peers can also be added with
+# `dicom-node peers add`; those live in the database and change without a restart.
+# [[peers]]
+# name = "pacs"
+# ae_title = "PACS"
+# host = "127.0.0.1"
+# port = 4242                      # needed only where it receives
+# may_send = true                  # its C-STORE and C-ECHO are accepted
+# receives_results = true          # results go there
+# from = []                        # addresses it sends from (CIDR); empty: host
+# objects = []                     # empty: the default set; else of %s
+"""
+
+
+def commented_default() -> str:
+    """The text that ``dicom-node init`` writes: every setting with its default and meaning."""
+    lines = ["# Configuration of the prostate MRI DICOM node. Unknown keys are errors.", ""]
+    for name, section in _SECTIONS:
+        lines.append(f"[{name}]")
+        for key, info in section.model_fields.items():
+            setting = f"{key} = {_toml(info.get_default(call_default_factory=True))}"
+            lines.append(f"{setting:<32} # {info.description}")
+        lines.append("")
+    return "\n".join(lines) + _PEER_EXAMPLE.lstrip("\n") % ", ".join(ResultKind)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f'"{value}"'

@@ -1,0 +1,152 @@
+"""`doctor`: looks at an installation and says, line by line, what is right and what to do."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dicom_node.config import NodeConfig, load_config
+from dicom_node.errors import NodeError
+
+DISK_FLOOR_GIB = 5.0
+_SQLITE_FIXED = (3, 51, 3)  # first release without the WAL-reset defect
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. ``state`` is ok, note or wrong."""
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the line as plain values."""
+        return asdict(self)
+
+
+def examine(config_file: Path) -> list[Check]:
+    """Run every check; the configuration comes first, as the rest depends on it."""
+    try:
+        config = load_config(config_file)
+    except NodeError as error:
+        return [Check("configuration", "wrong", error.message, error.advice)]
+    checks = [Check("configuration", "ok", str(config_file))]
+    for check in (_data_folder, _disk, _database, _ports, _peers, _decoders, _model):
+        checks += _guarded(check, config)
+    return checks
+
+
+def _guarded(check: Callable[[NodeConfig], Iterator[Check]], config: NodeConfig) -> list[Check]:
+    name = check.__name__.strip("_").replace("_", " ")
+    try:
+        return list(check(config))
+    except NodeError as error:
+        return [Check(name, "wrong", error.message, error.advice)]
+    except OSError as error:
+        return [Check(name, "wrong", str(error), "check the path and its rights")]
+
+
+def _data_folder(config: NodeConfig) -> Iterator[Check]:
+    folder = config.node.data_dir
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = os.access(existing, os.W_OK | os.X_OK)
+    yield Check(
+        "data folder",
+        "ok" if writable else "wrong",
+        str(folder),
+        "" if writable else f"give this user the right to write in {existing}",
+    )
+
+
+def _disk(config: NodeConfig) -> Iterator[Check]:
+    folder = config.node.data_dir
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free_gib = shutil.disk_usage(existing).free / 2**30
+    low = free_gib < DISK_FLOOR_GIB
+    advice = f"free some space: below {DISK_FLOOR_GIB:g} GiB studies may be refused" if low else ""
+    yield Check("disk", "wrong" if low else "ok", f"{free_gib:.0f} GiB free", advice)
+
+
+def _database(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.clock import SystemClock
+    from dicom_node.store.store import Store
+
+    if not config.node.database and not (config.node.data_dir / "node.sqlite3").exists():
+        yield Check("database", "note", "not made yet", "it is made by the first start")
+    else:
+        store = Store(config.database_url, clock=SystemClock())
+        counts = store.status()["revisions"]
+        store.close()
+        yield Check("database", "ok", f"{sum(counts.values())} study revisions")
+    if not config.node.database:
+        fixed = sqlite3.sqlite_version_info >= _SQLITE_FIXED
+        mode = "WAL" if fixed else "DELETE journal: safe with this version, slower than WAL"
+        yield Check("sqlite", "ok", f"{sqlite3.sqlite_version}, {mode}")
+
+
+def _ports(config: NodeConfig) -> Iterator[Check]:
+    wanted = [("DICOM port", config.node.bind, config.node.port)]
+    if config.web.enabled:
+        wanted.append(("web port", config.web.bind, config.web.port))
+    for name, address, port in wanted:
+        try:
+            with socket.create_server((address, port)):
+                yield Check(name, "ok", f"{address}:{port} is free")
+        except OSError as error:
+            yield Check(
+                name, "note", f"{address}:{port}: {error.strerror}",
+                "fine where this node is running; else choose another port",
+            )  # fmt: skip
+
+
+def _peers(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.clock import SystemClock
+    from dicom_node.flow.peers import all_peers
+    from dicom_node.store.store import Store
+
+    peers = list(config.peers)
+    if config.node.database or (config.node.data_dir / "node.sqlite3").exists():
+        store = Store(config.database_url, clock=SystemClock())
+        peers = [entry.peer for entry in all_peers(store, config)]
+        store.close()
+    senders = [peer.name for peer in peers if peer.may_send]
+    receivers = [peer.name for peer in peers if peer.receives_results]
+    yield Check(
+        "senders", "ok" if senders else "wrong", ", ".join(senders) or "no peer may send",
+        "" if senders else "add one: dicom-node peers add NAME --ae-title AE --host HOST",
+    )  # fmt: skip
+    yield Check(
+        "destinations", "ok" if receivers else "wrong",
+        ", ".join(receivers) or "no peer receives results",
+        "" if receivers else "add one: dicom-node peers add ... --port PORT --receives-results",
+    )  # fmt: skip
+
+
+def _decoders(_config: NodeConfig) -> Iterator[Check]:
+    for package, what in (("gdcm", "JPEG lossless, JPEG 2000"), ("jpeg_ls", "JPEG-LS")):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            yield Check(f"decoder {package}", "wrong", f"missing ({what})", "install again")
+        else:
+            yield Check(f"decoder {package}", "ok", what)
+
+
+def _model(config: NodeConfig) -> Iterator[Check]:
+    from ai_core import load_release
+    from ai_core.errors import CoreError
+
+    try:
+        info = load_release(Path(config.model.release) if config.model.release else None).info
+    except CoreError as error:
+        yield Check("model", "wrong", str(error), error.advice)
+    else:
+        yield Check("model", "ok", f"{info.name} {info.version}, SHA-256 {info.sha256[:12]}")

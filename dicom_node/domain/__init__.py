@@ -1,0 +1,1 @@
+"""Pure rules of the product: states, reasons, policies. Standard library only."""

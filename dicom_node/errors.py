@@ -1,0 +1,46 @@
+"""Errors that reach a person. Each says what is wrong and what to do.
+
+NodeError
+  ConfigError      the configuration cannot be used
+  StoreError       the database or the spool cannot be used
+  InputProblem     a study cannot be analysed (carries a Reason)
+  DeliveryError    results cannot be sent
+"""
+
+from __future__ import annotations
+
+from dicom_node.domain.reasons import REASONS, Reason
+
+
+class NodeError(Exception):
+    """Root of the errors shown to people: ``message`` says what is wrong, ``advice`` what to do."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.advice}" if self.advice else self.message
+
+
+class ConfigError(NodeError):
+    """The configuration cannot be used."""
+
+
+class StoreError(NodeError):
+    """The database or the spool cannot be used."""
+
+
+class DeliveryError(NodeError):
+    """Results cannot be sent."""
+
+
+class InputProblem(NodeError):
+    """A study cannot be analysed. ``detail`` adds to the plain words of the reason."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        text = REASONS[reason]
+        super().__init__(f"{text.message} {detail}".strip(), text.advice)
+        self.reason = reason
+        self.detail = detail

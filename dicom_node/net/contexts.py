@@ -1,0 +1,72 @@
+"""What the node takes over the network: SOP classes and transfer syntaxes, as tables.
+
+The conformance statement is generated from these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydicom.uid import UID
+from pynetdicom.presentation import PresentationContext, build_context
+
+VERIFICATION = "1.2.840.10008.1.1"
+
+STORAGE_CLASSES: dict[str, str] = {
+    "1.2.840.10008.5.1.4.1.1.4": "MR Image Storage",
+    "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR Image Storage",
+    "1.2.840.10008.5.1.4.1.1.4.3": "Enhanced MR Color Image Storage",
+    "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR Image Storage",
+    "1.2.840.10008.5.1.4.1.1.66.4": "Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.30": "Parametric Map Storage",
+    "1.2.840.10008.5.1.4.1.1.88.11": "Basic Text SR Storage",
+    "1.2.840.10008.5.1.4.1.1.88.22": "Enhanced SR Storage",
+    "1.2.840.10008.5.1.4.1.1.88.33": "Comprehensive SR Storage",
+    "1.2.840.10008.5.1.4.1.1.88.34": "Comprehensive 3D SR Storage",
+    "1.2.840.10008.5.1.4.1.1.88.59": "Key Object Selection Document Storage",
+    "1.2.840.10008.5.1.4.1.1.11.1": "Grayscale Softcopy Presentation State Storage",
+    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture Image Storage",
+    "1.2.840.10008.5.1.4.1.1.7.1": "Multi-frame Single Bit Secondary Capture Image Storage",
+    "1.2.840.10008.5.1.4.1.1.7.2": "Multi-frame Grayscale Byte Secondary Capture Image Storage",
+    "1.2.840.10008.5.1.4.1.1.7.3": "Multi-frame Grayscale Word Secondary Capture Image Storage",
+    "1.2.840.10008.5.1.4.1.1.7.4": "Multi-frame True Color Secondary Capture Image Storage",
+    "1.2.840.10008.5.1.4.1.1.104.1": "Encapsulated PDF Storage",
+}
+"""Storage SOP classes accepted (PS3.4 B.5)."""
+
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+
+TRANSFER_SYNTAXES: dict[str, str] = {
+    EXPLICIT_VR_LITTLE_ENDIAN: "Explicit VR Little Endian",
+    IMPLICIT_VR_LITTLE_ENDIAN: "Implicit VR Little Endian",
+    "1.2.840.10008.1.2.5": "RLE Lossless",
+    "1.2.840.10008.1.2.4.57": "JPEG Lossless, Process 14",
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless, Process 14, Selection Value 1",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless Only",
+}
+"""Transfer syntaxes accepted, the wished-for first. Deflate is left out: a small data set can
+inflate without bound. Lossy ones are left out: measurements need the acquired values."""
+
+
+def supported_contexts() -> list[PresentationContext]:
+    """Return the presentation contexts of the port: Verification and the storage classes."""
+    contexts = [build_context(VERIFICATION, list(UNCOMPRESSED))]
+    contexts += [build_context(UID(sop), list(TRANSFER_SYNTAXES)) for sop in STORAGE_CLASSES]
+    return contexts
+
+
+def proposed_contexts(objects: Sequence[tuple[str, str]]) -> list[PresentationContext]:
+    """Return the contexts to propose for ``objects``: (SOP class, stored transfer syntax).
+
+    One context for each stored syntax alone, so that the peer cannot choose another and the
+    stored bytes can go out unchanged; then Implicit VR Little Endian as the fall-back, which
+    every peer takes (PS3.5 10.1). Compressed objects go only as they are.
+    """
+    wanted = list(dict.fromkeys(objects))
+    uncompressed = [(sop, IMPLICIT_VR_LITTLE_ENDIAN) for sop, ts in wanted if ts in UNCOMPRESSED]
+    pairs = dict.fromkeys(wanted + uncompressed)
+    return [build_context(UID(sop), [syntax]) for sop, syntax in pairs]

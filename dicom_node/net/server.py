@@ -1,0 +1,231 @@
+"""The server class behind the port: pynetdicom's association server with bounds.
+
+Given to the library through its public hook ``AE.make_server(server_class=...)``. Against the
+plain server it adds: a deadline for each PDU (a silent or slow peer cannot hold a thread), an
+enforced PDU length, caps on connections before a thread is made, a longer backlog, TCP_NODELAY
+and immediate acknowledgements, an idle timer that does not run while an instance is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from socketserver import TCPServer
+from typing import Any, cast
+
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from dicom_node.net.limits import ServerLimits
+
+log = logging.getLogger(__name__)
+
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux only
+_CHUNK_BYTES = 64 * 1024
+_HEADER_BYTES = 6
+# A-ABORT, source: service provider, reason: invalid PDU parameter value (PS3.8 9.3.8)
+_ABORT_PDU = bytes([0x07, 0, 0, 0, 0, 4, 0, 0, 2, 6])
+
+
+class GuardedSocket(AssociationSocket):  # type: ignore[misc]
+    """The library's socket wrapper with a deadline and a length limit for each PDU."""
+
+    limits = ServerLimits()
+    _deadline = 0.0
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read ``nr_bytes``: first the PDU's header, then in a second call its body.
+
+        Raises:
+            OSError: the PDU is too long or took too long; the library then closes.
+        """
+        if nr_bytes == _HEADER_BYTES:
+            established = self.assoc.is_established
+            limit_s = self.limits.pdu_s if established else self.limits.associate_s
+            self._deadline = time.monotonic() + limit_s
+        elif nr_bytes > self._longest():
+            self.send(_ABORT_PDU)
+            raise OSError("PDU longer than allowed")
+        return self._read(nr_bytes)
+
+    def _longest(self) -> int:
+        if self.assoc.is_established:
+            return self.limits.pdu_bytes + self.limits.pdu_slack_bytes
+        return self.limits.request_bytes
+
+    def _read(self, nr_bytes: int) -> bytearray:
+        data = bytearray(nr_bytes)
+        view = memoryview(data)
+        done = 0
+        while done < nr_bytes:
+            connection: socket.socket | None = self.socket
+            if connection is None:
+                raise OSError("connection closed")
+            left_s = self._deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("PDU took too long")
+            connection.settimeout(left_s)
+            count = connection.recv_into(view[done : done + _CHUNK_BYTES])
+            if _QUICKACK is not None:
+                # senders write header and body apart and wait for the acknowledgement between
+                # them; the kernel clears this option, so it is set after each read
+                connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            if count == 0:
+                return data[:done]
+            done += count
+        connection = self.socket
+        if connection is not None:
+            connection.settimeout(self.limits.pdu_s)
+        return data
+
+
+class GuardedRequestHandler(RequestHandler):  # type: ignore[misc]
+    """Makes the association of a connection, on the guarded socket."""
+
+    server: GuardedServer
+
+    def _create_association(self) -> Association:
+        assoc = super()._create_association()
+        # the plain socket has announced the connection already; the guarded one does it again
+        assoc.dul.event_queue.get_nowait()
+        guarded = GuardedSocket(assoc, client_socket=self.request)
+        guarded.limits = self.server.limits
+        assoc.dul.socket = guarded
+        assoc.dul.daemon = True
+        assoc.bind(evt.EVT_PDU_RECV, _bound_message, [self.server.limits])
+        self.server.register(self.client_address[0], self.request, assoc)
+        return assoc
+
+
+def _bound_message(event: evt.Event, limits: ServerLimits) -> None:
+    """End an association whose message outgrows its limit. Runs after each PDU."""
+    message = event.assoc.dimse.message
+    if message is None:
+        return
+    too_long = (
+        message.encoded_command_set.tell() > limits.command_bytes
+        or message.data_set.tell() > limits.instance_bytes
+    )
+    if too_long:
+        log.warning("message longer than allowed; association ended")
+        event.assoc.abort()
+
+
+def keep_alive(assoc: Association) -> None:
+    """Restart the idle timer. To be called when the answer to a request took its time."""
+    assoc.dul._idle_timer.restart()
+
+
+@dataclass
+class _Connection:
+    address: str
+    request: socket.socket
+    assoc: Association
+
+
+class GuardedServer(AssociationServer):  # type: ignore[misc]
+    """Association server with bounds: see the module. One thread accepts; it never blocks."""
+
+    def __init__(self, *args: Any, limits: ServerLimits, **kwargs: Any) -> None:
+        self.limits = limits
+        self.request_queue_size = limits.backlog
+        self._connections: list[_Connection] = []
+        self._lock = threading.Lock()
+        super().__init__(*args, request_handler=GuardedRequestHandler, **kwargs)
+
+    # accepting
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept one connection."""
+        connection, address = super().get_request()
+        connection.settimeout(self.limits.associate_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Hold the caps, before a thread is made.
+
+        At a cap the oldest connection without an association gives way, so that silent
+        connections cannot lock out a peer.
+        """
+        address = client_address[0]
+        with self._lock:
+            self._connections = [c for c in self._connections if c.assoc.is_alive()]
+            same = [c for c in self._connections if c.address == address]
+            for group, cap in (
+                (same, self.limits.connections_per_address),
+                (self._connections, self.limits.connections),
+            ):
+                if len(group) >= cap and not self._drop_oldest(group):
+                    log.warning("connection refused: too many", extra={"address": address})
+                    return False
+        return True
+
+    def _drop_oldest(self, group: list[_Connection]) -> bool:
+        for connection in group:
+            if not connection.assoc.is_established:
+                self._connections.remove(connection)
+                _shut(connection.request)
+                return True
+        return False
+
+    def register(self, address: str, request: socket.socket, assoc: Association) -> None:
+        """Count a connection; the handler calls this before the association starts."""
+        with self._lock:
+            self._connections.append(_Connection(address, request, assoc))
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log a connection that could not be set up; its socket is closed by the caller."""
+        log.exception("connection could not be set up", extra={"address": client_address[0]})
+
+    # counting and ending
+
+    def associations(self) -> list[Association]:
+        """Return the associations that stand."""
+        with self._lock:
+            return [c.assoc for c in self._connections if c.assoc.is_established]
+
+    def shutdown(self) -> None:
+        """Stop accepting and close the port. Running associations go on."""
+        TCPServer.shutdown(self)
+        self.server_close()
+
+    def drain(self, drain_s: float) -> None:
+        """Wait until the running associations have ended; end those left after ``drain_s``."""
+        deadline = time.monotonic() + drain_s
+        while self.associations() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with self._lock:
+            left = [c for c in self._connections if c.assoc.is_alive()]
+        for connection in left:
+            if connection.assoc.is_established:
+                connection.assoc.abort(block=False)
+        for connection in left:
+            connection.assoc.join(timeout=0.5 if connection.assoc.is_established else 0)
+            _shut(connection.request)
+        for connection in left:
+            connection.assoc.join(timeout=2)
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def serve_in_thread(server: GuardedServer) -> threading.Thread:
+    """Start the accept loop of ``server`` in a daemon thread."""
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="dicom-accept", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def bound_port(server: GuardedServer) -> int:
+    """Return the port the server listens on."""
+    return cast(int, server.server_address[1])

@@ -1,0 +1,135 @@
+"""Entry point of the processes that `serve` starts: receiver, worker, delivery, web.
+
+Each prints one line of JSON on stdout when it is up, then runs until SIGTERM. They share the
+database and the spool, nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from dicom_node.config import NodeConfig, load_config
+from dicom_node.errors import NodeError
+from dicom_node.logs import start_logging
+from dicom_node.supervisor import PARENT_ENV
+
+log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+
+Announce = Callable[[dict[str, object]], None]
+
+
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) to end this process when its parent dies."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent = os.environ.get(PARENT_ENV)
+    if parent is not None and os.getppid() != int(parent):
+        os._exit(1)  # the parent died before the request took effect
+
+
+def _announce(message: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def stop_event() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def run_receiver(config: NodeConfig, port: int | None, announce: Announce) -> None:
+    """C-ECHO and C-STORE SCP."""
+    from dicom_node.clock import SystemClock
+    from dicom_node.flow.ingest import Ingest
+    from dicom_node.net.receiver import Receiver
+    from dicom_node.store.store import Store
+
+    stop = stop_event()
+    clock = SystemClock()
+    if port is not None:
+        config = config.model_copy(update={"node": config.node.model_copy(update={"port": port})})
+    store = Store(config.database_url, clock=clock)
+    receiver = Receiver(config, store, Ingest(store, config.node.data_dir, clock), clock)
+    bound = receiver.start()
+    where = f"DICOM {config.node.ae_title} on {config.node.bind}:{bound}"
+    announce({"port": bound, "describe": where})
+    stop.wait()
+    receiver.stop()
+    store.close()
+
+
+def run_worker(config: NodeConfig, _port: int | None, announce: Announce) -> None:
+    """Decide which studies are complete, analyse them, write the result objects."""
+    from dicom_node.clock import SystemClock
+    from dicom_node.store.store import Store
+    from dicom_node.worker import Worker
+
+    stop = stop_event()
+    clock = SystemClock()
+    store = Store(config.database_url, clock=clock)
+    worker = Worker(config, store, clock)
+    announce({})
+    worker.run(stop)
+    store.close()
+
+
+def run_delivery(config: NodeConfig, _port: int | None, announce: Announce) -> None:
+    """Send result objects to their destinations."""
+    from dicom_node.clock import SystemClock
+    from dicom_node.flow.deliver import DeliveryLoop
+    from dicom_node.store.store import Store
+
+    stop = stop_event()
+    clock = SystemClock()
+    store = Store(config.database_url, clock=clock)
+    announce({})
+    DeliveryLoop(store, config, clock).run(stop)
+    store.close()
+
+
+def run_web(config: NodeConfig, port: int | None, announce: Announce) -> None:
+    """Status pages."""
+    from dicom_node.web.server import serve
+
+    serve(config, port, announce, stop_event())
+
+
+ROLES: dict[str, Callable[[NodeConfig, int | None, Announce], None]] = {
+    "receiver": run_receiver,
+    "worker": run_worker,
+    "delivery": run_delivery,
+    "web": run_web,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one role: ``ROLE CONFIG_FILE [PORT]``."""
+    die_with_parent()
+    name, config_file = arguments[0], Path(arguments[1])
+    port = int(arguments[2]) if len(arguments) > 2 else None
+    start_logging(name)
+    try:
+        ROLES[name](load_config(config_file), port, _announce)
+    except NodeError as error:
+        _announce({"error": str(error)})
+        return 1
+    except OSError as error:
+        _announce({"error": f"{name}: {error.strerror or error}; check address and port"})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,227 @@
+"""`serve`: the process that owns the node. It prepares, starts the others, restarts, stops them.
+
+Order at start: configuration, lock on the data folder, migration, recovery to its end, then the
+processes; the DICOM port opens last. The children stay in the session and process group of the
+supervisor and end when it dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from dicom_node.config import NodeConfig
+from dicom_node.errors import NodeError, StoreError
+
+log = logging.getLogger(__name__)
+
+START_LIMIT_S = 60.0
+DRAIN_LIMIT_S = 30.0
+RESTART_DELAY_MAX_S = 30.0
+STABLE_AFTER_S = 60.0
+PARENT_ENV = "DICOM_NODE_PARENT_PID"
+
+
+@dataclass
+class _Role:
+    """One child process and its restart history."""
+
+    name: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    restart_at: float = 0.0
+    announced: dict[str, object] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Runs the roles of the node as child processes until it is told to stop."""
+
+    def __init__(self, config: NodeConfig, config_file: Path) -> None:
+        self._config = config
+        self._config_file = config_file
+        names = ["worker", "delivery", *(["web"] if config.web.enabled else []), "receiver"]
+        self._roles = [_Role(name) for name in names]
+        self._stopping = False
+        self._ports: dict[str, int] = {}
+
+    def run(self, announce: Callable[[str], None]) -> int:
+        """Serve until SIGTERM or SIGINT. ``announce`` gets the lines meant for stdout.
+
+        Returns the exit status: 0 after a clean stop.
+
+        Raises:
+            NodeError: the node cannot start; the message says what to do.
+        """
+        with lock_data_dir(self._config.node.data_dir):
+            signal.signal(signal.SIGTERM, self._on_signal)
+            signal.signal(signal.SIGINT, self._on_signal)
+            prepare(self._config)
+            try:
+                self._start_all()
+                if not self._stopping:
+                    for role in self._roles:
+                        for line in _describe(role):
+                            announce(line)
+                    announce("ready")
+                self._watch()
+            finally:
+                self._stop_all()
+        return 0
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _start_all(self) -> None:
+        """Start everything but the receiver together, then the receiver: its port opens last."""
+        first = [role for role in self._roles if role.name != "receiver"]
+        for role in first:
+            self._spawn(role)
+        for role in first:
+            self._await_announcement(role)
+        for role in self._roles:
+            if role.name == "receiver" and not self._stopping:
+                self._spawn(role)
+                self._await_announcement(role)
+
+    def _spawn(self, role: _Role) -> None:
+        arguments = [sys.executable, "-m", "dicom_node.roles", role.name, str(self._config_file)]
+        if role.name in self._ports:  # a restarted process keeps the port that was announced
+            arguments.append(str(self._ports[role.name]))
+        environment = {**os.environ, PARENT_ENV: str(os.getpid())}
+        role.process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment
+        )
+        role.started_at = time.monotonic()
+
+    def _await_announcement(self, role: _Role) -> None:
+        """Wait for the line of JSON in which a role says that it is up."""
+        process = role.process
+        if process is None or process.stdout is None:
+            return
+        line = _read_line(process.stdout, START_LIMIT_S, lambda: self._stopping)
+        if self._stopping:
+            return
+        if not line:
+            process.kill()
+            process.wait()
+            raise NodeError(f"the {role.name} process did not start", "see the lines above")
+        role.announced = json.loads(line)
+        if problem := role.announced.get("error"):
+            process.wait()
+            raise NodeError(str(problem))
+        port = role.announced.get("port")
+        if isinstance(port, int):
+            self._ports[role.name] = port
+
+    def _watch(self) -> None:
+        while not self._stopping:
+            for role in self._roles:
+                self._keep_alive(role)
+            time.sleep(0.2)
+
+    def _keep_alive(self, role: _Role) -> None:
+        now = time.monotonic()
+        if role.process is not None:
+            status = role.process.poll()
+            if status is None:
+                return
+            lived_s = now - role.started_at
+            role.failures = 1 if lived_s > STABLE_AFTER_S else role.failures + 1
+            delay_s = min(RESTART_DELAY_MAX_S, 0.5 * 2 ** (role.failures - 1))
+            log.error("process ended", extra={"process": role.name, "status": status})
+            role.process, role.restart_at = None, now + delay_s
+        elif now >= role.restart_at:
+            self._spawn(role)
+            try:
+                self._await_announcement(role)
+            except NodeError as error:
+                log.error("restart failed", extra={"process": role.name, "problem": error.message})
+
+    def _stop_all(self) -> None:
+        """Receiver first (nothing new comes in), then the rest; SIGKILL after the grace time."""
+        running = [role.process for role in reversed(self._roles) if role.process is not None]
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + DRAIN_LIMIT_S
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class lock_data_dir:  # noqa: N801 - used as a `with` statement, reads as one
+    """Hold an exclusive lock on the data folder: one node, one folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "node.lock"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"another node runs on {self._path.parent}", "stop it, or choose another data_dir"
+            ) from None
+        except OSError as error:
+            raise StoreError(
+                f"cannot use the data folder {self._path.parent}: {error.strerror}",
+                "create it, or give this user the right to write there",
+            ) from None
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def prepare(config: NodeConfig) -> None:
+    """Migrate the database and recover what the last run left, before anything is started."""
+    from dicom_node.clock import SystemClock
+    from dicom_node.flow.recover import recover
+    from dicom_node.store.store import Store
+
+    store = Store(config.database_url, clock=SystemClock(), create=True)
+    try:
+        report = recover(store, config.node.data_dir)
+        log.info("recovered", extra={"report": str(report)})
+    finally:
+        store.close()
+
+
+def _describe(role: _Role) -> list[str]:
+    described = role.announced.get("describe")
+    return [str(described)] if described else []
+
+
+def _read_line(stream: IO[bytes], limit_s: float, stopping: Callable[[], bool]) -> bytes:
+    """One line from a pipe; empty when the other side ended or the time is up."""
+    deadline = time.monotonic() + limit_s
+    received = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while time.monotonic() < deadline and not stopping():
+            if not selector.select(timeout=0.2):
+                continue
+            part = os.read(stream.fileno(), 4096)
+            received += part
+            if not part or received.endswith(b"\n"):
+                return received
+    return b""
