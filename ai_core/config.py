@@ -27,8 +27,8 @@ class _Part(BaseModel):
 class Grid(_Part):
     """A working grid in the orientation of T2W: shape and voxel size, both z, y, x."""
 
-    shape_zyx: Zyx = (24, 96, 96)
-    spacing_zyx_mm: ZyxMm = (3.0, 1.0, 1.0)
+    shape_zyx: Zyx = (24, 80, 80)
+    spacing_zyx_mm: ZyxMm = (3.0, 1.2, 1.2)
 
     @property
     def extent_zyx_mm(self) -> ZyxMm:
@@ -52,9 +52,9 @@ class Nets(_Part):
     """Channel widths."""
 
     gland: tuple[int, ...] = (16, 32, 64, 96)
-    modality: tuple[int, ...] = (12, 24, 48)
-    fusion: tuple[int, ...] = (24, 32, 64)
-    classifier: tuple[int, ...] = (24, 48, 64)
+    modality: tuple[int, ...] = (16, 32, 48)
+    fusion: tuple[int, ...] = (16, 32, 64)
+    classifier: tuple[int, ...] = (32, 48, 64)
 
 
 class Candidates(_Part):
@@ -129,7 +129,7 @@ class CoreConfig(_Part):
 
     name: str
     version: str
-    gland_grid: Grid = Grid(spacing_zyx_mm=(3.0, 1.5, 1.5))
+    gland_grid: Grid = Grid(shape_zyx=(24, 96, 96), spacing_zyx_mm=(3.0, 1.5, 1.5))
     lesion_grid: Grid = Grid()
     normalise: Normalise = Normalise()
     nets: Nets = Nets()

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 Size3 = tuple[int, int, int]
+IN_PLANE: Size3 = (1, 3, 3)
+CUBE: Size3 = (3, 3, 3)
 
 
 def norm_layer(kind: str, channels: int) -> nn.Module:
@@ -48,7 +50,10 @@ def resize_like(features: Tensor, reference: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Stem with in-plane stride 2, then one strided stage per further width."""
+    """Stem with in-plane stride 2, then one strided stage per further width.
+
+    The first stage stays within slices (kernel 1 x 3 x 3): there the voxels are thick and many.
+    """
 
     def __init__(
         self, channels_in: int, widths: tuple[int, ...], strides: tuple[Size3, ...], norm: str
@@ -57,10 +62,11 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList()
         previous = channels_in
         for index, (width, stride) in enumerate(zip(widths, strides, strict=True)):
-            kernel = (1, 3, 3) if index == 0 else (3, 3, 3)
+            kernel = IN_PLANE if index == 0 else CUBE
             self.stages.append(
                 nn.Sequential(
-                    Conv(previous, width, kernel, stride, norm), Conv(width, width, norm=norm)
+                    Conv(previous, width, kernel, stride, norm),
+                    Conv(width, width, kernel, norm=norm),
                 )
             )
             previous = width
@@ -75,18 +81,25 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Joins encoder levels from coarse to fine; returns features at the finest level."""
+    """Joins encoder levels from coarse to fine by addition; returns the finest level.
+
+    Addition after a 1 x 1 projection costs a third of concatenation at the same widths.
+    """
 
     def __init__(self, widths: tuple[int, ...], norm: str) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(
-            Conv(coarse + fine, fine, norm=norm)
-            for fine, coarse in zip(widths[:-1], widths[1:], strict=True)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.project = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairs)
+        self.join = nn.ModuleList(
+            Conv(fine, fine, IN_PLANE if level == 0 else CUBE, norm=norm)
+            for level, (fine, _) in enumerate(pairs)
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """``features``: finest first, as from `Encoder`."""
         current = features[-1]
-        for step, skip in zip(reversed(self.steps), reversed(features[:-1]), strict=True):
-            current = step(torch.cat([resize_like(current, skip), skip], dim=1))
+        for level in reversed(range(len(self.join))):
+            skip = features[level]
+            raised = F.interpolate(self.project[level](current), size=skip.shape[-3:])
+            current = self.join[level](raised + skip)
         return current

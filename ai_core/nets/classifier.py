@@ -22,7 +22,7 @@ SCORES = 5
 class Classifier(nn.Module):
     """Shared trunk on two scales; heads for significance (logit) and suspicion (CORN logits)."""
 
-    def __init__(self, widths: tuple[int, ...] = (24, 48, 64)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 64)) -> None:
         super().__init__()
         self.trunks = nn.ModuleList(self._trunk(widths) for _ in range(2))
         features = 2 * 2 * widths[-1] + len(MODALITIES)

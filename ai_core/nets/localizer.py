@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from ai_core.nets.blocks import Conv, Decoder, Encoder, resize_like
 from ai_core.types import Modality
@@ -23,7 +24,7 @@ CHANNELS: dict[Modality, slice] = {
 }
 MODALITIES = tuple(CHANNELS)
 INPUT_CHANNELS = 5
-STRIDES = ((1, 2, 2), (1, 2, 2), (2, 2, 2))
+STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
 #: Bias of lesion heads: lesions are rare, a network that starts at 1 % learns calmly (RetinaNet).
 RARE = -4.6
 
@@ -59,8 +60,8 @@ class Localizer(nn.Module):
 
     def __init__(
         self,
-        modality_widths: tuple[int, ...] = (12, 24, 48),
-        fusion_widths: tuple[int, ...] = (24, 32, 64),
+        modality_widths: tuple[int, ...] = (16, 32, 48),
+        fusion_widths: tuple[int, ...] = (16, 32, 64),
     ) -> None:
         super().__init__()
         self.nets = nn.ModuleDict(
@@ -112,7 +113,7 @@ class Localizer(nn.Module):
         empty = torch.full_like(maps[0], RARE)
         coarse = torch.cat(_place(maps, present, empty), dim=1)
         all_maps = resize_like(coarse, image)
-        fused = resize_like(self.decoder(mixed), image)
+        fused = F.interpolate(self.decoder(mixed), size=image.shape[-3:])
         refined = self.refine(
             torch.cat([fused, image, all_maps * 0.2, _expand(flags, image)], dim=1)
         )
