@@ -109,16 +109,15 @@ class Training(_Part):
     seed: int = 20_260
     threads: int = 1
     workers: int = 1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_minutes: float = 2.0
-    random_contrast: Fraction = 0.45
     absent_gland: Fraction = 0.15
     gland_offset_mm: ZyxMm = (10.0, 16.0, 11.0)
     lesion_offset_mm: ZyxMm = (5.0, 4.0, 4.0)
     held_out: Fraction = 0.1
     calibration_cases: int = 120
     dropout: ModalityDropout = ModalityDropout()
-    gland: Phase = Phase(steps=2400, max_minutes=16, batch=1, learning_rate=2.5e-3)
+    gland: Phase = Phase(steps=2400, max_minutes=16, batch=2, learning_rate=2.5e-3)
     localize: Phase = Phase(steps=2000, max_minutes=25, batch=2)
     classify: Phase = Phase(steps=400, max_minutes=8, batch=2, learning_rate=1.5e-3)
     joint: Phase = Phase(steps=150, max_minutes=5, batch=2, learning_rate=2e-4)

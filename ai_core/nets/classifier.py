@@ -24,6 +24,7 @@ class Classifier(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (32, 48, 64)) -> None:
         super().__init__()
+        self.channels = PATCH_CHANNELS
         self.trunks = nn.ModuleList(self._trunk(widths) for _ in range(2))
         features = 2 * 2 * widths[-1] + len(MODALITIES)
         self.hidden = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Dropout(0.2))

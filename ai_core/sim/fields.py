@@ -35,7 +35,7 @@ class Lattice:
 
     def sample_numpy(self, x: Array, y: Array, z: Array) -> Array:
         """As ``sample``, for NumPy arrays of one 3-D shape."""
-        out = self.sample(*(torch.from_numpy(np.ascontiguousarray(v)) for v in (x, y, z)))
+        out = self.sample(*(torch.from_numpy(np.array(v, order="C")) for v in (x, y, z)))
         return np.asarray(out.numpy(), dtype=np.float32)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from ai_core.sim.params import Focus, FocusKind, GlandShape, Vec
 
 Points = npt.NDArray[np.float32]
+_K = TypeVar("_K")
 
 SIGNIFICANT_SPLIT: Mapping[int, float] = {2: 0.56, 3: 0.23, 4: 0.09, 5: 0.12}
 LESIONS_PER_POSITIVE: Mapping[int, float] = {1: 0.91, 2: 0.08, 3: 0.01}
@@ -75,7 +77,7 @@ _LOOKS: Mapping[FocusKind, _Look] = {
 _GRADE_ADC: Mapping[int, float] = {1: 0.73, 2: 0.67, 3: 0.62, 4: 0.56, 5: 0.54}
 
 
-def _choose[K](rng: np.random.Generator, table: Mapping[K, float]) -> K:
+def _choose(rng: np.random.Generator, table: Mapping[_K, float]) -> _K:
     keys = list(table)
     weights = np.array([table[k] for k in keys], dtype=float)
     return keys[int(rng.choice(len(keys), p=weights / weights.sum()))]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -18,9 +19,13 @@ from socketserver import TCPServer
 from typing import Any, cast
 
 from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity as AE
 from pynetdicom.association import Association
-from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AssociationServer, RequestHandler
 
+from dicom_node.net.contexts import supported_contexts
+from dicom_node.net.library import ClosingSocket
 from dicom_node.net.limits import ServerLimits
 
 log = logging.getLogger(__name__)
@@ -32,7 +37,7 @@ _HEADER_BYTES = 6
 _ABORT_PDU = bytes([0x07, 0, 0, 0, 0, 4, 0, 0, 2, 6])
 
 
-class GuardedSocket(AssociationSocket):  # type: ignore[misc]
+class GuardedSocket(ClosingSocket):
     """The library's socket wrapper with a deadline and a length limit for each PDU."""
 
     limits = ServerLimits()
@@ -84,7 +89,7 @@ class GuardedSocket(AssociationSocket):  # type: ignore[misc]
         return data
 
 
-class GuardedRequestHandler(RequestHandler):  # type: ignore[misc]
+class GuardedRequestHandler(RequestHandler):
     """Makes the association of a connection, on the guarded socket."""
 
     server: GuardedServer
@@ -107,11 +112,9 @@ def _bound_message(event: evt.Event, limits: ServerLimits) -> None:
     message = event.assoc.dimse.message
     if message is None:
         return
-    too_long = (
-        message.encoded_command_set.tell() > limits.command_bytes
-        or message.data_set.tell() > limits.instance_bytes
-    )
-    if too_long:
+    data_set_bytes = message.data_set.tell() if message.data_set is not None else 0
+    command_bytes = message.encoded_command_set.tell()
+    if command_bytes > limits.command_bytes or data_set_bytes > limits.instance_bytes:
         log.warning("message longer than allowed; association ended")
         event.assoc.abort()
 
@@ -128,15 +131,33 @@ class _Connection:
     assoc: Association
 
 
-class GuardedServer(AssociationServer):  # type: ignore[misc]
+class GuardedServer(AssociationServer):
     """Association server with bounds: see the module. One thread accepts; it never blocks."""
 
-    def __init__(self, *args: Any, limits: ServerLimits, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        ae: AE,
+        address: tuple[str, int],
+        ae_title: str,
+        contexts: list[PresentationContext],
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        evt_handlers: list[evt.EventHandlerType],
+        limits: ServerLimits,
+    ) -> None:
         self.limits = limits
         self.request_queue_size = limits.backlog
         self._connections: list[_Connection] = []
         self._lock = threading.Lock()
-        super().__init__(*args, request_handler=GuardedRequestHandler, **kwargs)
+        super().__init__(
+            ae,
+            address,
+            ae_title,
+            contexts,
+            ssl_context,
+            evt_handlers=evt_handlers,
+            request_handler=GuardedRequestHandler,
+        )
 
     # accepting
 
@@ -217,6 +238,28 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
+def open_server(
+    entity: AE,
+    address: tuple[str, int],
+    handlers: list[evt.EventHandlerType],
+    limits: ServerLimits,
+    contexts: list[PresentationContext] | None = None,
+) -> GuardedServer:
+    """Bind a port through the library's hook. Nothing is accepted before it is served.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+    server = entity.make_server(
+        address,
+        contexts=contexts or supported_contexts(),
+        evt_handlers=handlers,
+        server_class=GuardedServer,
+        limits=limits,
+    )
+    return cast(GuardedServer, server)
+
+
 def serve_in_thread(server: GuardedServer) -> threading.Thread:
     """Start the accept loop of ``server`` in a daemon thread."""
     thread = threading.Thread(
@@ -228,4 +271,4 @@ def serve_in_thread(server: GuardedServer) -> threading.Thread:
 
 def bound_port(server: GuardedServer) -> int:
     """Return the port the server listens on."""
-    return cast(int, server.server_address[1])
+    return server.server_address[1]

@@ -27,7 +27,7 @@ ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 
 # CID 7472, 7469, 7464
 VOLUME = Code("118565006", "SCT", "Volume")
-LONG_AXIS = Code("103339001", "SCT", "Long Axis")
+LONG_AXIS = Code("103339001", "SCT", "Long axis")
 ADC = Code("113041", "DCM", "Apparent Diffusion Coefficient")
 MEAN = Code("373098007", "SCT", "Mean")
 
@@ -46,10 +46,10 @@ B_VALUE_MISSING = Code("130583", "DCM", "Expected b-value is missing")
 POOR_SNR = Code("130578", "DCM", "Poor SNR")
 
 # CID 7181
-CUBIC_CENTIMETRE = Code("cm3", "UCUM", "cm3")
+CUBIC_CENTIMETRE = Code("cm3", "UCUM", "cubic centimeter")
 MILLIMETRE = Code("mm", "UCUM", "mm")
 SQUARE_MICROMETRE_PER_SECOND = Code("um2/s", "UCUM", "um2/s")
-PERCENT = Code("%", "UCUM", "%")
+PERCENT = Code("%", "UCUM", "Percent")
 SCORE = Code("{score}", "UCUM", "score")
 
 # The product's own concepts; no standard code says "clinically significant cancer".

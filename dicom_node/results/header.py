@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -146,14 +147,8 @@ def _identity(base: Dataset) -> dict[BaseTag, RawDataElement]:
     copies = {tag: element for tag, element in found.items() if element is not None}
     for keyword in TYPE_2:
         tag = BaseTag(Tag(keyword))
-        copies.setdefault(tag, raw_element(tag, _vr(keyword), b""))
+        copies.setdefault(tag, raw_element(tag, dictionary_VR(keyword), b""))
     return copies | dict([_scanner(base)])
-
-
-def _vr(keyword: str) -> str:
-    from pydicom.datadict import dictionary_VR
-
-    return dictionary_VR(keyword)
 
 
 def image_verbatim(sources: SourceImages) -> Verbatim:
@@ -202,7 +197,7 @@ def _request_item(order: Dataset, base: Dataset) -> bytes:
             element = copied_element(of_study, keyword)
         tag = BaseTag(Tag(keyword))
         if element is None and keyword in _REQUEST_TYPE_2:
-            element = raw_element(tag, _vr(keyword), b"")
+            element = raw_element(tag, dictionary_VR(keyword), b"")
         if element is not None:
             copies[tag] = element
     study = BaseTag(Tag("StudyInstanceUID"))

@@ -1,0 +1,50 @@
+"""From network outputs to the likelihood of a finding.
+
+Two logits are combined, that of the fused map's peak and that of the classifier, by a logistic
+model fitted on held-out cases. ``real_cases`` counts real examinations among them: while it is 0,
+the likelihood is an AI suspicion index and not a probability.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LOGIT_LIMIT = 12.0
+
+
+class Calibration(BaseModel):
+    """Weights of the combination, and the operating points (likelihoods 0-1)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    map_weight: float = 0.5
+    classifier_weight: float = 0.5
+    intercept: float = 0.0
+    report_from: Annotated[float, Field(ge=0, le=1)] = 0.05
+    case_significant_from: Annotated[float, Field(ge=0, le=1)] = 0.5
+    simulated_cases: int = 0
+    real_cases: int = 0
+
+    def likelihood(self, heat: float, classifier_logit: float) -> float:
+        """Likelihood 0-1 of a candidate with the given map peak (0-1) and classifier logit."""
+        combined = (
+            self.map_weight * logit(heat)
+            + self.classifier_weight * classifier_logit
+            + self.intercept
+        )
+        return sigmoid(combined)
+
+
+def logit(probability: float) -> float:
+    """Log-odds, limited to +-12."""
+    p = min(max(probability, 1e-6), 1 - 1e-6)
+    return min(max(math.log(p / (1 - p)), -LOGIT_LIMIT), LOGIT_LIMIT)
+
+
+def sigmoid(value: float) -> float:
+    """Logistic function, safe for large arguments."""
+    bounded = min(max(value, -LOGIT_LIMIT * 4), LOGIT_LIMIT * 4)
+    return 1.0 / (1.0 + math.exp(-bounded))

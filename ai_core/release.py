@@ -1,0 +1,203 @@
+"""A release: trained weights with everything that is needed to use and to check them.
+
+Folder: ``gland.safetensors, localizer.safetensors, classifier.safetensors, config.json,
+calibration.json, significance.json, MODEL_CARD.md, manifest.json``. The manifest lists the SHA-256
+of every other file; the digest of the manifest names the release in results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from ai_core.calibration import Calibration
+from ai_core.config import CoreConfig
+from ai_core.errors import ReleaseError
+from ai_core.nets.classifier import Classifier
+from ai_core.nets.gland import GlandFinder
+from ai_core.nets.localizer import MODALITIES, Localizer
+from ai_core.significance import SignificanceModel
+from ai_core.types import ReleaseInfo
+
+PACKAGED = Path(__file__).parent / "releases"
+PACKAGED_NAME = "first"
+NETWORKS = ("gland", "localizer", "classifier")
+MANIFEST = "manifest.json"
+FILES = (
+    *(f"{name}.safetensors" for name in NETWORKS),
+    "config.json",
+    "calibration.json",
+    "significance.json",
+    "MODEL_CARD.md",
+)
+REINSTALL = "Install the release again, or choose another one."
+
+
+@dataclass(frozen=True)
+class Release:
+    """Verified weights on a device, ready to use."""
+
+    info: ReleaseInfo
+    config: CoreConfig
+    gland: GlandFinder
+    localizer: Localizer
+    classifier: Classifier
+    calibration: Calibration
+    significance: SignificanceModel
+    device: torch.device
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``: CUDA where there is one, else the CPU.
+
+    Raises:
+        ReleaseError: the device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ReleaseError(
+            f"device {name} cannot be used: {str(error).splitlines()[0]}", "Use auto or cpu."
+        ) from error
+    return device
+
+
+def build_networks(config: CoreConfig) -> tuple[GlandFinder, Localizer, Classifier]:
+    """Untrained networks of a configuration."""
+    nets = config.nets
+    return (
+        GlandFinder(nets.gland),
+        Localizer(nets.modality, nets.fusion),
+        Classifier(nets.classifier),
+    )
+
+
+def load_release(path: Path | None = None, device: str = "auto") -> Release:
+    """Load and verify a release; ``None`` is the packaged one.
+
+    Raises:
+        ReleaseError: a file is missing or altered, a setting is invalid, weights do not fit, or
+            the networks give values that are not numbers.
+    """
+    folder = PACKAGED / PACKAGED_NAME if path is None else path
+    files, digest = read_verified(folder)
+    config = _parse(CoreConfig.model_validate_json, files["config.json"], "config.json")
+    calibration = _parse(Calibration.model_validate_json, files["calibration.json"], "calibration")
+    significance = _parse(
+        SignificanceModel.model_validate_json, files["significance.json"], "significance.json"
+    )
+    where = choose_device(device)
+    networks = build_networks(config)
+    for name, network in zip(NETWORKS, networks, strict=True):
+        _fill(network, name, files[f"{name}.safetensors"])
+        network.eval().to(where)
+    gland, localizer, classifier = networks
+    info = ReleaseInfo(config.name, config.version, digest, calibration.real_cases > 0)
+    release = Release(
+        info, config, gland, localizer, classifier, calibration, significance, where
+    )
+    _probe(release)
+    return release
+
+
+def read_verified(folder: Path) -> tuple[dict[str, bytes], str]:
+    """All files of a release, checked against its manifest, and the manifest's SHA-256.
+
+    Raises:
+        ReleaseError: the manifest or a file is missing, or a checksum differs.
+    """
+    manifest_bytes = _read(folder / MANIFEST)
+    try:
+        listed: dict[str, str] = json.loads(manifest_bytes)["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{folder / MANIFEST} is not a manifest", REINSTALL) from error
+    absent = sorted(set(FILES) - set(listed))
+    if absent:
+        raise ReleaseError(f"the manifest of {folder} does not list {absent[0]}", REINSTALL)
+    files = {}
+    for name in FILES:
+        files[name] = _read(folder / name)
+        if hashlib.sha256(files[name]).hexdigest() != listed[name]:
+            raise ReleaseError(
+                f"{folder / name} is not the file of this release (its SHA-256 differs)", REINSTALL
+            )
+    return files, hashlib.sha256(manifest_bytes).hexdigest()
+
+
+def write_release(
+    folder: Path,
+    config: CoreConfig,
+    weights: dict[str, dict[str, Tensor]],
+    calibration: Calibration,
+    significance: SignificanceModel,
+    model_card: str,
+) -> str:
+    """Write a release folder, manifest last; returns its digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        f"{name}.safetensors": save_tensors({k: v.contiguous() for k, v in weights[name].items()})
+        for name in NETWORKS
+    }
+    contents["config.json"] = _json(config.model_dump(mode="json"))
+    contents["calibration.json"] = _json(calibration.model_dump(mode="json"))
+    contents["significance.json"] = _json(significance.model_dump(mode="json"))
+    contents["MODEL_CARD.md"] = model_card.encode()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    listed = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    manifest = _json({"name": config.name, "version": config.version, "files": listed})
+    (folder / MANIFEST).write_bytes(manifest)
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReleaseError(f"cannot read {path}: {error.strerror}", REINSTALL) from error
+
+
+def _parse(parser: Any, content: bytes, name: str) -> Any:
+    try:
+        return parser(content)
+    except ValueError as error:
+        raise ReleaseError(f"{name} of the release is not valid: {error}", REINSTALL) from error
+
+
+def _fill(network: nn.Module, name: str, content: bytes) -> None:
+    try:
+        network.load_state_dict(load_tensors(content))
+    except (RuntimeError, SafetensorError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise ReleaseError(f"the weights of {name} do not fit: {first}", REINSTALL) from error
+
+
+@torch.inference_mode()
+def _probe(release: Release) -> None:
+    """Run each network once on a small constant input; refuse what is not a number."""
+    config, device = release.config, release.device
+    present = torch.ones(len(MODALITIES), device=device)
+    zones, presence = release.gland(torch.zeros(2, 1, 8, 32, 32, device=device))
+    local = release.localizer(torch.zeros(2, 5, 8, 32, 32, device=device), present)
+    shape = config.patches.shape_zyx
+    patch = torch.zeros(2, release.classifier.channels, *shape, device=device)
+    logit, corn = release.classifier(patch, patch, present)
+    outputs = (zones, presence, local.lesion, local.zones, local.maps, logit, corn)
+    if not all(bool(torch.isfinite(value).all()) for value in outputs):
+        raise ReleaseError("the networks of the release give values that are not numbers", REINSTALL)

@@ -1,0 +1,1 @@
+"""Training: gland, localization, classification, joint; then calibration and the release."""

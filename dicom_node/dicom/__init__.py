@@ -1,0 +1,1 @@
+"""DICOM in: headers, series selection, b-values, volumes. No network, no database."""

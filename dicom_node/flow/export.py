@@ -1,0 +1,24 @@
+"""Writing out what was received: Part 10 files, data set bytes as received."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dicom_node.durable import ensure_dir, write_file
+from dicom_node.store.store import Store
+
+
+def export_study(store: Store, data_dir: Path, study_uid: str, out: Path) -> list[Path]:
+    """Copy the stored files of a study to ``out``, numbered in order of arrival.
+
+    Returns the files written; empty where the node holds no such study. Each is a complete Part 10
+    file whose data set is, byte for byte, what the sender sent.
+    """
+    instances = store.instances_of(study_uid)
+    written = []
+    for number, instance in enumerate(instances, start=1):
+        ensure_dir(out)
+        target = out / f"{number:05d}.dcm"
+        write_file(target, [(data_dir / instance.path).read_bytes()])
+        written.append(target)
+    return written

@@ -1,0 +1,147 @@
+"""The one process that holds the model: a child of the worker, one study at a time.
+
+Reads jobs as lines of JSON on stdin, answers each with a line of JSON on stdout. Result objects
+are written to the folder named in the job before the answer. It may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dicom_node import __version__
+from dicom_node.domain.reasons import REASONS, Reason
+from dicom_node.durable import ensure_dir, fault, write_file
+from dicom_node.errors import InputProblem
+from dicom_node.logs import pseudonym, start_logging
+from dicom_node.roles import die_with_parent
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Serve jobs until stdin closes."""
+    die_with_parent()
+    for number in (signal.SIGTERM, signal.SIGINT):  # the worker decides when this process ends
+        signal.signal(number, signal.SIG_IGN)
+    start_logging("model")
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    for line in sys.stdin:
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+        answers.flush()
+    return 0
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Run one job. A study that must be held, and an error, are answers too."""
+    from ai_core.errors import CoreError
+    from dicom_node.results.gate import GateError
+
+    try:
+        return _run(job)
+    except InputProblem as problem:
+        return {"outcome": "held", "reason": problem.reason.value, "message": problem.message}
+    except GateError as error:
+        message = f"{REASONS[Reason.OUTPUT_GATE].message} {error}"
+        return {"outcome": "held", "reason": Reason.OUTPUT_GATE.value, "message": message}
+    except CoreError as error:
+        log.exception("core error", extra={"study": pseudonym(job["study_uid"])})
+        return {"outcome": "error", "message": f"{error}"}
+    except Exception as error:  # noqa: BLE001 - reported as a failed attempt, with the trace logged
+        log.exception("analysis failed", extra={"study": pseudonym(job["study_uid"])})
+        return {"outcome": "error", "message": f"{type(error).__name__} in the analysis"}
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    from dicom_node.flow.study import StudyJob, encode_json, result_json, run_study
+    from dicom_node.results.request import NotAnalysed, Predecessor
+
+    fault("child-start")
+    verdict = job["verdict"]
+    study = StudyJob(
+        headers=_headers(job["headers"]),
+        load=_loader(job["files"]),
+        digests={uid: entry["sha256"] for uid, entry in job["files"].items()},
+        content_time=datetime.fromisoformat(job["content_time"]),
+        config_digest=job["config_digest"],
+        installation_id=job["installation_id"],
+        software_version=__version__,
+        revision=job["revision"],
+        predecessor=Predecessor(**job["predecessor"]) if job["predecessor"] else None,
+        verdict=NotAnalysed(verdict["state"], Reason(verdict["reason"]), verdict["message"])
+        if verdict
+        else None,
+    )
+    outcome = run_study(study, lambda: _release(job["release"], job["device"]))
+    fault("child-encoded")
+    folder = Path(job["out"])
+    ensure_dir(folder)
+    results = []
+    for item in outcome.objects:
+        name = hashlib.sha256(item.sop_instance_uid.encode()).hexdigest()[:32] + ".dcm"
+        write_file(folder / name, [item.data])
+        results.append(
+            {
+                "kind": item.kind,
+                "sop_class_uid": item.sop_class_uid,
+                "sop_instance_uid": item.sop_instance_uid,
+                "series_uid": item.series_uid,
+                "file": name,
+                "sha256": item.sha256,
+                "size": len(item.data),
+            }
+        )
+    summary = result_json(outcome, [entry["file"] for entry in results])
+    write_file(folder / "result.json", [encode_json(summary)])
+    fault("child-written")
+    return {
+        "outcome": outcome.state,
+        "reason": outcome.reason.value if outcome.reason else None,
+        "message": outcome.message,
+        "results": results,
+        "timings_s": summary["timings_s"],
+    }
+
+
+def _headers(texts: list[str]) -> tuple[Any, ...]:
+    from dicom_node.dicom.header import InstanceHeader
+
+    return tuple(InstanceHeader.from_json(text) for text in texts)
+
+
+def _loader(files: dict[str, dict[str, str]]) -> Callable[[str], bytes]:
+    """Return a function that reads an instance and checks it against what was received."""
+    from dicom_node.flow.spool import dataset_sha256
+
+    def load(sop_instance_uid: str) -> bytes:
+        entry = files[sop_instance_uid]
+        try:
+            data = Path(entry["path"]).read_bytes()
+        except FileNotFoundError:
+            raise InputProblem(Reason.HASH_MISMATCH, "A stored file is missing.") from None
+        if dataset_sha256(data) != entry["sha256"]:
+            raise InputProblem(Reason.HASH_MISMATCH)
+        return data
+
+    return load
+
+
+@lru_cache(maxsize=1)
+def _release(path: str, device: str) -> Any:
+    from ai_core import load_release
+
+    return load_release(Path(path) if path else None, device=device)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,264 @@
+"""C-STORE and C-ECHO SCU (PS3.4 A and B): one association, stored bytes sent as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+from pynetdicom.association import Association
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext, build_context
+
+from dicom_node.errors import DeliveryError
+from dicom_node.net.contexts import (
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    UNCOMPRESSED,
+    VERIFICATION,
+    proposed_contexts,
+)
+from dicom_node.net.library import application_entity
+from dicom_node.net.limits import SenderLimits
+from dicom_node.net.outcomes import InstanceStatus, Outcome, classify
+
+log = logging.getLogger(__name__)
+
+# result of a presentation context in A-ASSOCIATE-AC (PS3.8 9.3.3.2)
+_ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+_TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
+_CONTEXT_LIMIT = 128  # context IDs are odd numbers up to 255
+
+
+class Destination(Protocol):
+    """Where to send: a peer of the configuration, or anything with these three."""
+
+    @property
+    def ae_title(self) -> str:
+        """AE title of the peer."""
+
+    @property
+    def host(self) -> str:
+        """Host name or address."""
+
+    @property
+    def port(self) -> int | None:
+        """DICOM port."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A destination that is no configured peer."""
+
+    ae_title: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One stored Part 10 file to send."""
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    sha256: str | None = None
+    """of the whole file, where it was kept: other bytes are not sent"""
+
+
+@dataclass(frozen=True)
+class EchoResult:
+    """What became of a C-ECHO."""
+
+    ok: bool
+    message: str
+
+
+def outgoing(path: Path) -> Outgoing:
+    """Describe a Part 10 file from its file meta information.
+
+    Raises:
+        DeliveryError: not a readable Part 10 file.
+    """
+    meta = _meta(path)
+    return Outgoing(path, str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID))
+
+
+def send(
+    peer: Destination,
+    objects: Sequence[Outgoing],
+    *,
+    calling_ae: str,
+    limits: SenderLimits | None = None,
+) -> list[InstanceStatus]:
+    """Send ``objects`` in their order on one association; one status for each, same order.
+
+    Never raises for what the peer or the network does: that is in the statuses. What could not
+    be tried because the association ended is transient.
+    """
+    limits = limits or SenderLimits()
+    statuses: dict[int, InstanceStatus] = {}
+    ready: dict[int, str] = {}
+    for number, item in enumerate(objects):
+        try:
+            ready[number] = _checked_syntax(item)
+        except DeliveryError as error:
+            statuses[number] = _status(item, Outcome.PERMANENT, str(error))
+    if ready:
+        wanted = [(objects[n].sop_class_uid, syntax) for n, syntax in ready.items()]
+        contexts = proposed_contexts(wanted)[:_CONTEXT_LIMIT]
+        with _associate(peer, contexts, calling_ae, limits) as (assoc, problem):
+            for number, syntax in ready.items():
+                statuses[number] = _send_one(assoc, objects[number], syntax, problem, limits)
+    return [statuses[number] for number in range(len(objects))]
+
+
+def echo(peer: Destination, *, calling_ae: str, limits: SenderLimits | None = None) -> EchoResult:
+    """Verify the connection to a peer (PS3.4 A)."""
+    limits = limits or SenderLimits()
+    contexts = [build_context(VERIFICATION, [IMPLICIT_VR_LITTLE_ENDIAN])]
+    with _associate(peer, contexts, calling_ae, limits) as (assoc, problem):
+        where = f"{peer.ae_title} at {peer.host}:{peer.port}"
+        if assoc is None or not assoc.is_established:
+            return EchoResult(False, f"no echo from {where}: {problem}")
+        try:
+            response = assoc.send_c_echo()
+        except (RuntimeError, ValueError) as error:
+            return EchoResult(False, f"no echo from {where}: {error}")
+        status = response.get("Status")
+    if status is None:
+        return EchoResult(False, f"no echo from {where}: the peer did not answer")
+    if status != 0:
+        return EchoResult(False, f"{where} answered the echo with status 0x{status:04X}")
+    return EchoResult(True, f"{where} answered the echo")
+
+
+@contextmanager
+def _associate(
+    peer: Destination, contexts: list[PresentationContext], calling_ae: str, limits: SenderLimits
+) -> Iterator[tuple[Association | None, str]]:
+    """Open an association and end it. Yields it, or None, and what is wrong in plain words."""
+    entity = application_entity(calling_ae)
+    entity.connection_timeout = limits.connect_s
+    entity.acse_timeout = limits.associate_s
+    entity.dimse_timeout = limits.answer_s
+    entity.stall_s = limits.stall_s
+    entity.network_timeout = None  # the bounds of each operation hold; ours is never idle
+    if not peer.port:
+        yield None, "the peer has no port; give it one"
+        return
+    try:
+        assoc = entity.associate(
+            peer.host,
+            peer.port,
+            contexts=contexts,
+            ae_title=peer.ae_title,
+            max_pdu=limits.pdu_bytes,
+        )
+    except OSError as error:
+        yield None, f"host cannot be found ({error.strerror or error}); check its name"
+        return
+    try:
+        yield assoc, _problem(assoc)
+    finally:
+        if assoc.is_established:
+            assoc.release()
+
+
+def _problem(assoc: Association) -> str:
+    """Say in plain words why an association does not stand; empty where it does."""
+    if assoc.is_established:
+        return ""
+    if assoc.is_rejected:
+        answer = cast(A_ASSOCIATE, assoc.acceptor.primitive)
+        return f"association rejected: {answer.reason_str}"
+    if assoc.rejected_contexts:
+        return "the peer takes none of the offered object types"
+    if assoc.is_aborted and assoc.acceptor.primitive is None and assoc.dul.socket is None:
+        return "cannot connect"
+    return "cannot connect, or no answer to the association request in time"
+
+
+def _send_one(
+    assoc: Association | None, item: Outgoing, syntax: str, problem: str, limits: SenderLimits
+) -> InstanceStatus:
+    if assoc is None:
+        return _status(item, Outcome.TRANSIENT, problem)
+    accepted = {
+        str(cx.transfer_syntax[0])
+        for cx in assoc.accepted_contexts
+        if cx.abstract_syntax == item.sop_class_uid
+    }
+    convertible = syntax in UNCOMPRESSED and IMPLICIT_VR_LITTLE_ENDIAN in accepted
+    if syntax not in accepted and not convertible and assoc.rejected_contexts:
+        return _not_negotiated(assoc, item)
+    if not assoc.is_established:
+        return _status(item, Outcome.TRANSIENT, problem or "the association ended")
+    try:
+        return _store(assoc, item, as_stored=syntax in accepted, limits=limits)
+    except (RuntimeError, ValueError, AttributeError, OSError) as error:
+        log.warning("object could not be sent", extra={"error": type(error).__name__})
+        return _status(item, Outcome.TRANSIENT, f"not sent: {type(error).__name__}")
+
+
+def _store(
+    assoc: Association, item: Outgoing, *, as_stored: bool, limits: SenderLimits
+) -> InstanceStatus:
+    assoc.dimse_timeout = limits.store_s(item.path.stat().st_size)
+    # a path is sent as its stored bytes; a data set is encoded in the accepted syntax, which for
+    # one library version always gives the same bytes
+    content = item.path if as_stored else dcmread(item.path)
+    response = assoc.send_c_store(content)
+    code = response.get("Status")
+    if code is None:
+        return _status(item, Outcome.TRANSIENT, "no answer to the C-STORE")
+    outcome, meaning = classify(int(code))
+    comment = str(response.get("ErrorComment", "") or "")
+    detail = f"{meaning}: {comment}" if meaning and comment else meaning
+    return InstanceStatus(item.sop_instance_uid, outcome, int(code), detail)
+
+
+def _not_negotiated(assoc: Association, item: Outgoing) -> InstanceStatus:
+    results = {
+        cx.result for cx in assoc.rejected_contexts if cx.abstract_syntax == item.sop_class_uid
+    }
+    name = UID(item.sop_class_uid).name
+    if _ABSTRACT_SYNTAX_NOT_SUPPORTED in results:
+        return _status(item, Outcome.PERMANENT, f"the peer does not take {name}")
+    if _TRANSFER_SYNTAXES_NOT_SUPPORTED in results:
+        return _status(item, Outcome.PERMANENT, f"the peer takes {name} in no offered encoding")
+    return _status(item, Outcome.UNKNOWN, f"the peer rejected {name} without a reason")
+
+
+def _status(item: Outgoing, outcome: Outcome, detail: str) -> InstanceStatus:
+    return InstanceStatus(item.sop_instance_uid, outcome, None, detail)
+
+
+def _checked_syntax(item: Outgoing) -> str:
+    """Return the transfer syntax of a file after checking that it is what was stored."""
+    meta = _meta(item.path)
+    if str(meta.MediaStorageSOPInstanceUID) != item.sop_instance_uid:
+        raise DeliveryError("the stored file holds another object", "run `dicom-node recover`")
+    if item.sha256 is not None:
+        digest = hashlib.sha256(item.path.read_bytes()).hexdigest()
+        if digest != item.sha256:
+            raise DeliveryError("the stored file was changed", "check the disk")
+    return str(meta.TransferSyntaxUID)
+
+
+def _meta(path: Path) -> Dataset:
+    try:
+        meta, _offset = split_dataset(path)
+        _ = (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID)
+    except (OSError, InvalidDicomError, AttributeError, ValueError) as error:
+        raise DeliveryError(
+            f"the stored file cannot be read ({type(error).__name__})", "check the disk"
+        ) from error
+    return meta

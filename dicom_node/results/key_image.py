@@ -1,0 +1,304 @@
+"""Key images: the finding on T2W, with ADC and high b beside it, as plain RGB pages.
+
+Pure NumPy and Pillow. All panels of a page show the same square of the patient, centred on the
+gland, in the plane of one T2W slice. Nothing that names the patient is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import map_coordinates
+
+from ai_core.geometry import index_to_lps
+from ai_core.types import CaseResult, Finding, Volume
+from dicom_node.results.contour import outlines, slice_of_largest_area
+from dicom_node.results.request import Analysed, NotAnalysed
+from dicom_node.results.seg import GLAND_RGB, lesion_rgb
+from dicom_node.results.text import ascii_text, percent
+
+RgbArray = npt.NDArray[np.uint8]
+"""Image of shape (rows, columns, 3)."""
+
+MAX_PAGES = 4
+PANEL_PX = 420
+_GAP_PX, _HEAD_PX, _FOOT_PX = 10, 84, 46
+_WIDTH_PX = 3 * PANEL_PX + 4 * _GAP_PX
+_HEIGHT_PX = _HEAD_PX + PANEL_PX + _FOOT_PX
+_MARGIN_MM = 14.0
+_SMALLEST_FIELD_MM = 60.0
+
+_BACKGROUND = (14, 16, 20)
+_BRIGHT, _CALM, _DIM = (240, 240, 240), (190, 196, 204), (120, 126, 134)
+_WARNING = (255, 190, 90)
+_CAVEAT = "AI - research use only - not for primary diagnosis"
+
+
+@dataclass(frozen=True)
+class View:
+    """The square that all panels show: on slice ``z``, around a centre in T2W pixels (x, y)."""
+
+    z: int
+    centre_xy: tuple[float, float]
+    field_mm: float
+
+    @property
+    def mm_per_px(self) -> float:
+        """Size of a pixel of the page in the patient."""
+        return self.field_mm / PANEL_PX
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """One rendered page. ``z``: the T2W slice shown, or None where the page shows no image."""
+
+    pixels: RgbArray
+    z: int | None
+
+
+def render_pages(outcome: Analysed | NotAnalysed) -> tuple[Page, ...]:
+    """The pages of a result: one per finding (the first four), or one that says what is missing."""
+    if isinstance(outcome, NotAnalysed):
+        return (Page(_text_page(outcome), None),)
+    findings = outcome.result.findings[:MAX_PAGES]
+    if not findings:
+        return (_no_finding_page(outcome),)
+    return tuple(_finding_page(outcome, finding) for finding in findings)
+
+
+def write_png(pixels: RgbArray, path: Path) -> None:
+    """Write a page as PNG."""
+    Image.fromarray(pixels).save(path, format="PNG", optimize=True)
+
+
+# --- pages -----------------------------------------------------------------------------------
+
+
+def _finding_page(outcome: Analysed, finding: Finding) -> Page:
+    result = outcome.result
+    z = slice_of_largest_area(result.lesions == finding.rank)
+    calibrated = result.release.calibrated_on_real_cases
+    index = "Likelihood of csPCa" if calibrated else "AI suspicion index"
+    caveat = "" if calibrated else " (not a probability)"
+    title = f"Finding {finding.rank} of {len(result.findings)}"
+    headline = f"{index} {percent(finding.likelihood):.0f} %{caveat}"
+    adc = "" if finding.mean_adc_um2_s is None else f"   mean ADC {finding.mean_adc_um2_s:.0f} um2/s"
+    detail = (
+        f"{finding.sector}   {finding.volume_ml:.2f} ml   "
+        f"longest diameter {finding.longest_diameter_mm:.0f} mm{adc}"
+    )
+    colour = lesion_rgb(finding.rank)
+    return Page(_image_page(outcome, z, (title, headline, detail), colour), z)
+
+
+def _no_finding_page(outcome: Analysed) -> Page:
+    z = slice_of_largest_area(outcome.result.gland_mask > 0)
+    title, headline = "No region marked", "This does not exclude cancer."
+    detail = f"gland {outcome.result.gland.volume_ml:.0f} ml"
+    return Page(_image_page(outcome, z, (title, headline, detail), _BRIGHT), z)
+
+
+def _image_page(
+    outcome: Analysed, z: int, words: tuple[str, str, str], colour: tuple[int, int, int]
+) -> RgbArray:
+    page, draw = _blank_page()
+    view = _view(outcome.result, z)
+    images = outcome.images
+    panels = (
+        ("T2W", images.t2w), ("ADC", images.adc), (images.high_b_label, images.high_b),
+    )  # fmt: skip
+    for column, (name, volume) in enumerate(panels):
+        corner = (_GAP_PX + column * (PANEL_PX + _GAP_PX), _HEAD_PX)
+        if volume is None:
+            _empty_panel(draw, corner, name)
+            continue
+        panel = _panel(outcome, view, volume, with_gland=column == 0)
+        _annotate(panel, view, outcome.images.t2w, ascii_text(name))
+        page.paste(panel, corner)
+    title, headline, detail = words
+    draw.text((_GAP_PX + 4, 12), title, _rgb(colour), _font(28))
+    draw.text((_GAP_PX + 250, 18), headline, _BRIGHT, _font(22))
+    draw.text((_GAP_PX + 4, 52), ascii_text(detail), _CALM, _font(18))
+    draw.text((_WIDTH_PX - _GAP_PX - 4, 18), f"slice {z + 1}", _CALM, _font(18), anchor="ra")
+    return np.asarray(page)
+
+
+def _rgb(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    return colour
+
+
+def _text_page(outcome: NotAnalysed) -> RgbArray:
+    page, draw = _blank_page()
+    left, width = 60, _WIDTH_PX - 120
+    draw.text((left, 48), "NOT ANALYSED", _WARNING, _font(60))
+    lead = {
+        "not_analysable": "The AI did not analyse this study.",
+        "failed": "The analysis of this study by the AI failed.",
+    }[outcome.state]
+    y = 150
+    for words, colour, size in (
+        (lead, _BRIGHT, 30),
+        (outcome.message, _BRIGHT, 28),
+        ("There is no result. Nothing here says that the images are normal.", _CALM, 24),
+    ):
+        for line in _wrapped(ascii_text(words), _font(size), width):
+            draw.text((left, y), line, colour, _font(size))
+            y += int(size * 1.4)
+        y += 18
+    return np.asarray(page)
+
+
+def _blank_page() -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    page = Image.new("RGB", (_WIDTH_PX, _HEIGHT_PX), _BACKGROUND)
+    draw = ImageDraw.Draw(page)
+    draw.text((_GAP_PX + 4, _HEIGHT_PX - 33), _CAVEAT, _WARNING, _font(20))
+    draw.text(
+        (_WIDTH_PX - _GAP_PX - 4, _HEIGHT_PX - 32), "machine-made, unverified", _DIM, _font(18),
+        anchor="ra",
+    )  # fmt: skip
+    return page, draw
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _wrapped(
+    words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int
+) -> list[str]:
+    """Words broken into lines that fit a width."""
+    lines = [""]
+    for word in words.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width_px:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+# --- panels ----------------------------------------------------------------------------------
+
+
+def _view(result: CaseResult, z: int) -> View:
+    """The square around the gland, the same on every page of a study but for the slice."""
+    _, ys, xs = np.nonzero(result.gland_mask | (result.lesions > 0))
+    sx, sy, _ = result.geometry.spacing_xyz_mm
+    centre = ((xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2)
+    extent = max(np.ptp(xs) * sx, np.ptp(ys) * sy)
+    return View(z, centre, max(float(extent) + 2 * _MARGIN_MM, _SMALLEST_FIELD_MM))
+
+
+def _t2w_index(view: View, t2w: Volume) -> npt.NDArray[np.float64]:
+    """T2W index (x, y, z) of every pixel of a panel, as an array (3, rows * columns)."""
+    sx, sy, _ = t2w.geometry.spacing_xyz_mm
+    offsets = (np.arange(PANEL_PX) - (PANEL_PX - 1) / 2) * view.mm_per_px
+    ys, xs = np.meshgrid(
+        view.centre_xy[1] + offsets / sy, view.centre_xy[0] + offsets / sx, indexing="ij"
+    )
+    return np.stack([xs.ravel(), ys.ravel(), np.full(xs.size, float(view.z))])
+
+
+def _resample(view: View, t2w: Volume, volume: Volume) -> npt.NDArray[np.float64]:
+    """The image values under a panel; NaN where the image does not reach."""
+    index = _t2w_index(view, t2w)
+    homogeneous = np.vstack([index, np.ones(index.shape[1])])
+    to_volume = np.linalg.inv(index_to_lps(volume.geometry)) @ index_to_lps(t2w.geometry)
+    x, y, z = (to_volume @ homogeneous)[:3]
+    # clamp half a voxel beyond the outer slices: they do cover their thickness
+    depth = volume.array.shape[0] - 1
+    z = np.where((z > -0.5) & (z < depth + 0.5), np.clip(z, 0, depth), z)
+    values: npt.NDArray[np.float64] = map_coordinates(
+        volume.array.astype(np.float64), [z, y, x], order=1, cval=np.nan
+    )
+    return values.reshape(PANEL_PX, PANEL_PX)
+
+
+def _grey(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Window between the 1st and 99.5th percentile of what is shown."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = np.percentile(known, (1.0, 99.5))
+    scaled = (np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-9)
+    grey: npt.NDArray[np.uint8] = np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return grey
+
+
+def _panel(outcome: Analysed, view: View, volume: Volume, *, with_gland: bool) -> Image.Image:
+    t2w, result = outcome.images.t2w, outcome.result
+    panel = Image.fromarray(_grey(_resample(view, t2w, volume))).convert("RGB")
+    draw = ImageDraw.Draw(panel)
+    if with_gland:
+        _outline(draw, view, t2w, result.gland_mask[view.z] > 0, GLAND_RGB, width_px=1)
+    for finding in result.findings:
+        mask = result.lesions[view.z] == finding.rank
+        _outline(draw, view, t2w, mask, lesion_rgb(finding.rank), width_px=2)
+    return panel
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw, view: View, t2w: Volume, mask: npt.NDArray[np.bool_],
+    colour: tuple[int, int, int], *, width_px: int,
+) -> None:  # fmt: skip
+    sx, sy, _ = t2w.geometry.spacing_xyz_mm
+    middle = (PANEL_PX - 1) / 2
+    for points in outlines(mask) if mask.any() else []:
+        columns = (points[:, 0] - view.centre_xy[0]) * sx / view.mm_per_px + middle
+        rows = (points[:, 1] - view.centre_xy[1]) * sy / view.mm_per_px + middle
+        draw.line(list(zip(columns, rows, strict=True)), fill=colour, width=width_px, joint="curve")
+
+
+def _annotate(panel: Image.Image, view: View, t2w: Volume, name: str) -> None:
+    """Name of the image, orientation letters and a scale of one centimetre."""
+    draw = ImageDraw.Draw(panel)
+    edge, middle = 8, PANEL_PX // 2
+    left, right, top, bottom = orientation_letters(t2w)
+    for place, letter, anchor in (
+        ((edge, middle), left, "lm"), ((PANEL_PX - edge, middle), right, "rm"),
+        ((middle, edge), top, "ma"), ((middle, PANEL_PX - edge), bottom, "md"),
+    ):  # fmt: skip
+        _shadowed(draw, place, letter, _CALM, 18, anchor)
+    _shadowed(draw, (edge, edge), name, _BRIGHT, 20, "la")
+    length = 10.0 / view.mm_per_px
+    y = PANEL_PX - 14
+    draw.line([(edge, y), (edge + length, y)], fill=_BRIGHT, width=2)
+    for end in (edge, edge + length):
+        draw.line([(end, y - 5), (end, y + 5)], fill=_BRIGHT, width=2)
+    _shadowed(draw, (edge + length + 8, y), "10 mm", _CALM, 16, "lm")
+
+
+def _shadowed(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], words: str,
+    colour: tuple[int, int, int], size: int, anchor: str,
+) -> None:  # fmt: skip
+    draw.text(
+        place, words, colour, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0)
+    )
+
+
+def _empty_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], name: str) -> None:
+    x, y = corner
+    draw.rectangle((x, y, x + PANEL_PX - 1, y + PANEL_PX - 1), outline=(40, 44, 50))
+    draw.text(
+        (x + PANEL_PX / 2, y + PANEL_PX / 2), f"{ascii_text(name)} not available", _DIM,
+        _font(20), anchor="mm",
+    )  # fmt: skip
+
+
+def orientation_letters(volume: Volume) -> tuple[str, str, str, str]:
+    """Patient sides at the left, right, top and bottom of a slice of this volume."""
+    direction = np.asarray(volume.geometry.direction)
+    right, bottom = _towards(direction[:, 0]), _towards(direction[:, 1])
+    opposite = str.maketrans("LRPAHF", "RLAPFH")
+    return right.translate(opposite), right, bottom.translate(opposite), bottom
+
+
+def _towards(vector: npt.NDArray[np.float64]) -> str:
+    """Main patient direction of a vector in LPS: L, R, P, A, H or F."""
+    axis = int(np.argmax(np.abs(vector)))
+    return ("LR", "PA", "HF")[axis][0 if vector[axis] > 0 else 1]

@@ -1,0 +1,377 @@
+"""The report: Comprehensive 3D SR, TID 1500, in the shape that viewers draw (PS3.16 TID 1500).
+
+For the gland and for every finding two groups stand under one Tracking UID: one refers to the
+segment and carries all numbers (TID 1411), the other holds the outline on one slice (TID 1410).
+Viewers merge them by the UID; a group without an outline is not drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import highdicom as hd
+import numpy as np
+from highdicom import sr
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from ai_core.types import CaseResult, Finding, Quality, ReleaseInfo
+from dicom_node.domain.reasons import REASONS
+from dicom_node.results import codes, text
+from dicom_node.results.contour import graphic_data, slice_of_largest_area
+from dicom_node.results.equipment import (
+    CODING_SCHEME,
+    CODING_SCHEME_NAME,
+    DISCLAIMER,
+    MANUFACTURER,
+    MODEL_NAME,
+    device_observer_uid,
+)
+from dicom_node.results.header import FrameReference, SourceImages, request_verbatim
+from dicom_node.results.request import Analysed, NotAnalysed, ResultRequest
+from dicom_node.results.seg import Segment
+from dicom_node.results.uids import Draft, placeholder, without_times
+
+KIND = "sr"
+_SERIES_NUMBER = 9106
+_INSTANCE, _SERIES, _TRACKING = f"{KIND}/instance", f"{KIND}/series", f"{KIND}/tracking"
+
+_INCOMPLETE = frozenset({Quality.GLAND_CUT_OFF, Quality.DIFFUSION_COVERAGE})
+"""With these a part of the gland was not looked at: the report says PARTIAL."""
+
+_Groups = list[
+    sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    | sr.PlanarROIMeasurementsAndQualitativeEvaluations
+    | sr.MeasurementsAndQualitativeEvaluations
+]
+
+
+def draft_report(
+    request: ResultRequest,
+    sources: SourceImages,
+    segmentations: Sequence[tuple[Draft, Sequence[Segment]]],
+) -> Draft:
+    """The report of a request; it refers to the segmentations by their UIDs.
+
+    Args:
+        request: what is reported.
+        sources: the source images, all listed as evidence.
+        segmentations: the gland first, then the lesions if there are any; empty where the study
+            was not analysed. Their UIDs may still be placeholders.
+    """
+    outcome = request.outcome
+    if isinstance(outcome, Analysed):
+        groups = _analysed_groups(outcome.result, sources, segmentations)
+        remarks = _analysed_remarks(outcome.result, request)
+        words = "AI prostate report"
+        complete = not _INCOMPLETE & {finding.code for finding in outcome.result.quality}
+    else:
+        groups = [_not_analysed_group(outcome)]
+        remarks = [_not_analysed_words(outcome), *_common_remarks(request)]
+        words, complete = "AI prostate report - NOT ANALYSED", False
+    report = _report(groups, request, sources)
+    report[0].ContentSequence.append(_remarks_container(remarks))
+    evidence = [*sources.templates, *sources.others, *(draft.dataset for draft, _ in segmentations)]
+    dataset = sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=report,
+        series_instance_uid=placeholder(_SERIES),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=placeholder(_INSTANCE),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=complete,
+        is_final=False,
+        is_verified=False,
+        previous_versions=_predecessors(request),
+        series_description=text.series_description(words, request),
+        coding_schemes=[_private_scheme()],
+    )
+    without_times(dataset)
+    dataset.ManufacturerModelName = MODEL_NAME
+    dataset.DeviceSerialNumber = request.installation_id
+    dataset.SoftwareVersions = request.software_version
+    return Draft(KIND, dataset, request_verbatim(sources), (_INSTANCE, _SERIES, _TRACKING))
+
+
+def _private_scheme() -> CodingSchemeIdentificationItem:
+    return CodingSchemeIdentificationItem(
+        designator=CODING_SCHEME, name=CODING_SCHEME_NAME, responsible_organization=MANUFACTURER
+    )
+
+
+def _predecessors(request: ResultRequest) -> list[Dataset] | None:
+    if request.predecessor is None:
+        return None
+    earlier = Dataset()
+    earlier.SOPClassUID = request.predecessor.sop_class_uid
+    earlier.SOPInstanceUID = request.predecessor.sop_instance_uid
+    earlier.StudyInstanceUID = request.predecessor.study_uid
+    earlier.SeriesInstanceUID = request.predecessor.series_uid
+    return [earlier]
+
+
+def _report(
+    groups: _Groups, request: ResultRequest, sources: SourceImages
+) -> sr.MeasurementReport:
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=device_observer_uid(request.installation_id),
+        name=MODEL_NAME,
+        manufacturer_name=MANUFACTURER,
+        model_name=MODEL_NAME,
+        serial_number=request.installation_id,
+    )
+    observer = sr.ObserverContext(hd.sr.CodedConcept("121007", "DCM", "Device"), device)
+    return sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=codes.MP_MRI_OF_PROSTATE,
+        imaging_measurements=groups,
+        title=codes.IMAGING_MEASUREMENT_REPORT,
+        referenced_images=list(sources.templates or sources.others),
+    )
+
+
+# --- the groups of an analysed study ---------------------------------------------------------
+
+
+def _analysed_groups(
+    result: CaseResult,
+    sources: SourceImages,
+    segmentations: Sequence[tuple[Draft, Sequence[Segment]]],
+) -> _Groups:
+    gland_draft, (gland,) = segmentations[0]
+    algorithm = _algorithm(result.release)
+    groups = _pair(
+        gland, gland_draft.dataset, sources, algorithm,
+        numbers=_gland_numbers(result, algorithm),
+        evaluations=_case_evaluations(result),
+        site=None,
+    )  # fmt: skip
+    for draft, segments in segmentations[1:]:
+        for segment, finding in zip(segments, result.findings, strict=True):
+            groups += _pair(
+                segment, draft.dataset, sources, algorithm,
+                numbers=_finding_numbers(finding, result.release, algorithm),
+                evaluations=[_yes_no(codes.SIGNIFICANT, finding.significant)],
+                site=sr.FindingSite(*codes.finding_site(finding.sector)),
+            )  # fmt: skip
+    return groups
+
+
+def _pair(
+    segment: Segment,
+    segmentation: Dataset,
+    sources: SourceImages,
+    algorithm: sr.AlgorithmIdentification,
+    *,
+    numbers: list[sr.Measurement],
+    evaluations: list[sr.QualitativeEvaluation],
+    site: sr.FindingSite | None,
+) -> _Groups:
+    """The two groups of one region, under one Tracking UID."""
+    common = {
+        "finding_category": segment.category,
+        "finding_type": segment.type,
+        "finding_sites": [site] if site else None,
+        "algorithm_id": algorithm,
+    }
+    z = slice_of_largest_area(segment.mask)
+    outline = sr.ImageRegion(
+        graphic_type=sr.GraphicTypeValues.POLYLINE,
+        graphic_data=graphic_data(segment.mask[z]),
+        source_image=sr.SourceImageForRegion(*_reference(sources.references[z])),
+    )
+    volumetric = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(segment.tracking_uid, segment.label),
+        referenced_segment=_referenced_segment(segment, segmentation, sources),
+        measurements=numbers,
+        qualitative_evaluations=evaluations,
+        **common,
+    )
+    planar = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(segment.tracking_uid, segment.label),
+        referenced_region=outline,
+        **common,
+    )
+    return [volumetric, planar]
+
+
+def _reference(frame: FrameReference) -> tuple[str, str, list[int] | None]:
+    number = None if frame.frame_number is None else [frame.frame_number]
+    return frame.sop_class_uid, frame.sop_instance_uid, number
+
+
+def _referenced_segment(
+    segment: Segment, segmentation: Dataset, sources: SourceImages
+) -> sr.ReferencedSegment:
+    """By hand: highdicom's own helper fails where a segmentation has one segment only."""
+    slices = np.flatnonzero(segment.mask.any(axis=(1, 2)))
+    frames = [sources.references[z] for z in slices]
+    if sources.multi_frame:
+        numbers = [f.frame_number for f in frames if f.frame_number is not None]
+        first = frames[0]
+        images = [
+            sr.SourceImageForSegmentation(first.sop_class_uid, first.sop_instance_uid, numbers)
+        ]
+    else:
+        images = [sr.SourceImageForSegmentation(*_reference(frame)) for frame in frames]
+    return sr.ReferencedSegment(
+        sop_class_uid=str(segmentation.SOPClassUID),
+        sop_instance_uid=str(segmentation.SOPInstanceUID),
+        segment_number=segment.number,
+        source_images=images,
+    )
+
+
+def _algorithm(release: ReleaseInfo) -> sr.AlgorithmIdentification:
+    return sr.AlgorithmIdentification(
+        name=text.ascii_text(release.name), version=text.ascii_text(release.version)
+    )
+
+
+def _number(
+    name: Code,
+    value: float,
+    unit: Code,
+    algorithm: sr.AlgorithmIdentification,
+    derivation: Code | None = None,
+) -> sr.Measurement:
+    """A NUM with the algorithm as its child: OHIF fails on a NUM that has none."""
+    return sr.Measurement(
+        name=name, value=value, unit=unit, algorithm_id=algorithm, derivation=derivation
+    )
+
+
+def _suspicion(
+    fraction: float, release: ReleaseInfo, algorithm: sr.AlgorithmIdentification
+) -> sr.Measurement:
+    name = codes.LIKELIHOOD if release.calibrated_on_real_cases else codes.SUSPICION_INDEX
+    return _number(name, text.percent(fraction), codes.PERCENT, algorithm)
+
+
+def _gland_numbers(
+    result: CaseResult, algorithm: sr.AlgorithmIdentification
+) -> list[sr.Measurement]:
+    return [
+        _number(
+            codes.VOLUME, round(result.gland.volume_ml, 1), codes.CUBIC_CENTIMETRE, algorithm
+        ),
+        _suspicion(result.case_likelihood, result.release, algorithm),
+    ]
+
+
+def _finding_numbers(
+    finding: Finding, release: ReleaseInfo, algorithm: sr.AlgorithmIdentification
+) -> list[sr.Measurement]:
+    numbers = [
+        _number(codes.VOLUME, round(finding.volume_ml, 2), codes.CUBIC_CENTIMETRE, algorithm),
+        _number(
+            codes.LONG_AXIS, round(finding.longest_diameter_mm, 1), codes.MILLIMETRE, algorithm
+        ),
+        _suspicion(finding.likelihood, release, algorithm),
+        _number(codes.SUSPICION_SCORE, round(finding.suspicion_score, 1), codes.SCORE, algorithm),
+    ]
+    if finding.mean_adc_um2_s is not None:
+        adc = float(round(finding.mean_adc_um2_s))
+        unit = codes.SQUARE_MICROMETRE_PER_SECOND
+        numbers.append(_number(codes.ADC, adc, unit, algorithm, codes.MEAN))
+    return numbers
+
+
+def _yes_no(name: Code, value: bool) -> sr.QualitativeEvaluation:
+    return sr.QualitativeEvaluation(name, codes.YES if value else codes.NO)
+
+
+def _case_evaluations(result: CaseResult) -> list[sr.QualitativeEvaluation]:
+    present = codes.PRESENT if result.findings else codes.ABSENT
+    found = dict.fromkeys(
+        codes.QUALITY_CODES[finding.code]
+        for finding in result.quality
+        if finding.code in codes.QUALITY_CODES
+    )
+    return [
+        sr.QualitativeEvaluation(codes.LESION, present),
+        _yes_no(codes.SIGNIFICANT, result.case_significant),
+        *(sr.QualitativeEvaluation(codes.QUALITY_FINDING, code) for code in found),
+    ]
+
+
+# --- the group of a study that was not analysed ----------------------------------------------
+
+
+def _not_analysed_words(outcome: NotAnalysed) -> str:
+    lead = {
+        "not_analysable": "NOT ANALYSED. This study was not analysed by the AI.",
+        "failed": "NOT ANALYSED. The analysis of this study by the AI failed.",
+    }[outcome.state]
+    return text.ascii_text(
+        f"{lead} Reason: {outcome.message} The absence of findings in this report means nothing."
+    )
+
+
+def _not_analysed_group(outcome: NotAnalysed) -> sr.MeasurementsAndQualitativeEvaluations:
+    """A TID 1501 group: unlike TID 1411 it needs no region. No number, no "absent"."""
+    quality = REASONS[outcome.reason].quality
+    coded = [Code(quality.value, quality.scheme, quality.meaning)] if quality else []
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(placeholder(_TRACKING), "Not analysed"),
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(codes.QUALITY_FINDING, code) for code in coded
+        ]
+        or None,
+    )
+    group[0].ContentSequence.append(_remark(_not_analysed_words(outcome)))
+    return group
+
+
+# --- remarks in words ------------------------------------------------------------------------
+
+
+def _remark(words: str) -> sr.TextContentItem:
+    return sr.TextContentItem(
+        name=codes.COMMENT,
+        value=text.ascii_text(words),
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )
+
+
+def _remarks_container(remarks: Sequence[str]) -> sr.ContainerContentItem:
+    """Document-level statements (TID 1500, Qualitative Evaluations)."""
+    container = sr.ContainerContentItem(
+        name=codes.QUALITATIVE_EVALUATIONS,
+        is_content_continuous=False,
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )
+    container.ContentSequence = sr.ContentSequence([_remark(words) for words in remarks])
+    return container
+
+
+def _analysed_remarks(result: CaseResult, request: ResultRequest) -> list[str]:
+    release = result.release
+    summary = (
+        f"{len(result.findings)} region(s) marked by the AI."
+        if result.findings
+        else "The AI marked no region. This does not exclude cancer."
+    )
+    wording = (
+        []
+        if release.calibrated_on_real_cases
+        else ["The AI suspicion index is not a probability: it was not calibrated on real cases."]
+    )
+    quality = [f"Image quality: {finding.message}" for finding in result.quality]
+    model = f"Model: {release.name} {release.version}, weights SHA-256 {release.sha256}"
+    return [DISCLAIMER, summary, *wording, *quality, model, *_common_remarks(request)[1:]]
+
+
+def _common_remarks(request: ResultRequest) -> list[str]:
+    revision = [f"Revision {request.revision} of this report."] if request.revision > 1 else []
+    return [
+        DISCLAIMER,
+        *revision,
+        *(f"Series used: {series}" for series in request.selection.chosen),
+        *(f"Series not used: {series}" for series in request.selection.rejected),
+        f"Input SHA-256 {request.inputs_digest}",
+        f"Settings SHA-256 {request.config_digest}",
+        f"Software: {MODEL_NAME} {request.software_version}",
+    ]

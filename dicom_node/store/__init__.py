@@ -1,0 +1,1 @@
+"""The database of the node: the only package with SQL."""

@@ -1,0 +1,202 @@
+"""What goes into the store and comes out of it: frozen values, no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from dicom_node.domain.identity import Identity
+from dicom_node.domain.policy import PlanKind
+from dicom_node.domain.reasons import Reason
+from dicom_node.domain.states import DeliveryState, RevisionState
+from dicom_node.errors import StoreError
+
+
+class StaleClaim(StoreError):
+    """The work was taken away (the claim was given to another, or the study is held)."""
+
+    def __init__(self) -> None:
+        super().__init__("this work was taken back", "throw its outcome away")
+
+
+class IngestOutcome(StrEnum):
+    """What became of a received instance."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True)
+class InstanceRow:
+    """One received instance. ``path`` is relative to the data folder; times are epoch seconds.
+
+    ``role``: ``image``, or ``other`` for SEG, SR, SC, PDF and the like.
+    """
+
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    role: str
+    identity: Identity
+    header_json: str
+    dataset_digest: str
+    path: str
+    size: int
+    received_at_s: float
+    calling_ae: str = ""
+    called_ae: str = ""
+    address: str = ""
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class ConflictRow:
+    """A second copy of an instance with other bytes, kept aside."""
+
+    id: int
+    study_uid: str
+    sop_instance_uid: str
+    verdict: str
+    judgings: int
+    kept_path: str
+    path: str
+    received_at_s: float
+    identity: Identity
+    header_json: str
+
+
+@dataclass(frozen=True)
+class StudyToEvaluate:
+    """A study that changed. ``change_no`` guards the answer against what comes meanwhile."""
+
+    study_uid: str
+    change_no: int
+    last_image_at_s: float
+    latest_number: int
+    latest_state: RevisionState
+    latest_reason: str | None
+    latest_input_key: str | None
+    result_was_sent: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the worker is to do. ``state`` and ``reason`` are set for a report.
+
+    ``through``: the highest instance id that took part; later images belong to a later revision.
+    """
+
+    kind: PlanKind
+    input_key: str
+    selection_json: str
+    through: int
+    state: RevisionState | None = None
+    reason: Reason | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class PredecessorRow:
+    """The report last sent for the study."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on one revision, fenced by ``claim_no``.
+
+    ``kind`` report: only a report is written that says why (``state``, ``reason``, ``message``).
+    ``content_time`` stays the same for every attempt at the revision.
+    """
+
+    revision_id: int
+    study_uid: str
+    number: int
+    claim_no: int
+    owner: str
+    kind: PlanKind
+    state: RevisionState | None
+    reason: Reason | None
+    message: str
+    input_key: str
+    selection_json: str
+    through: int
+    attempts: int
+    node_deaths: int
+    content_time: datetime
+    predecessor: PredecessorRow | None
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One encoded object on disk. ``rank``: 0 goes first, reports (1) follow what they refer to."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    path: str
+    sha256: str
+    size: int
+
+    @property
+    def rank(self) -> int:
+        """Sending order: a report never arrives before what it refers to."""
+        return 1 if self.kind in ("sr", "key-object", "presentation-state") else 0
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A peer that gets results, and the kinds of object it wants."""
+
+    peer: str
+    kinds: Sequence[str]
+
+
+@dataclass(frozen=True)
+class DeliveryClaim:
+    """The right to send one object to one peer, fenced by ``claim_no``."""
+
+    id: int
+    claim_no: int
+    owner: str
+    peer: str
+    revision_id: int
+    study_uid: str
+    result: ResultRow
+    attempts: int
+    created_at_s: float
+
+
+@dataclass(frozen=True)
+class ManifestDelivery:
+    """State of one delivery in a manifest."""
+
+    peer: str
+    state: DeliveryState
+    attempts: int
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """A revision with its results, as written next to the result files."""
+
+    revision_id: int
+    study_uid: str
+    number: int
+    state: RevisionState
+    reason: str | None
+    message: str | None
+    input_key: str | None
+    content_time_s: float | None
+    folder: str
+    results: tuple[tuple[ResultRow, tuple[ManifestDelivery, ...]], ...]

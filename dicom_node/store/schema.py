@@ -1,0 +1,284 @@
+"""The tables. States that must not exist cannot be written: CHECKs and partial unique indexes.
+
+Times are seconds since 1970-01-01 UTC. Paths are relative to the data folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from dicom_node.domain.policy import PlanKind
+from dicom_node.domain.states import OPEN_REVISION_STATES, DeliveryState, RevisionState
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite counts rows by itself only in a column of type INTEGER
+_Id = BigInteger().with_variant(Integer, "sqlite")
+_Uid = String(64)
+_Digest = String(64)
+
+
+def _one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def _id() -> Column[int]:
+    return Column("id", _Id, primary_key=True, autoincrement=True)
+
+
+def _refers(column: str, table: str) -> Column[int]:
+    return Column(column, _Id, ForeignKey(f"{table}.id"), nullable=False)
+
+
+node = Table(
+    "node",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("installation_id", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+
+boots = Table(
+    "boots",
+    metadata,
+    _id(),
+    Column("boot_id", String(36), nullable=False, unique=True),
+    Column("host", String(255), nullable=False),
+    Column("started_at", Double, nullable=False),
+    Index("ix_boots_host", "host", "id"),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    _id(),
+    Column("study_uid", _Uid, nullable=False, unique=True),
+    Column("first_received_at", Double, nullable=False),
+    Column("last_image_at", Double, nullable=False),
+    Column("change_no", BigInteger, nullable=False, default=0),
+    Column("evaluated_no", BigInteger, nullable=False, default=0),
+    Column("evaluate_at", Double),
+    Column("has_images", Boolean, nullable=False, default=False),
+    Column("patient_id", Text),
+    Column("issuer", Text),
+    Column("birth_date", Text),
+    Index(
+        "ix_studies_changed", "last_image_at",
+        sqlite_where=text("change_no > evaluated_no"),
+        postgresql_where=text("change_no > evaluated_no"),
+    ),
+    Index("ix_studies_evaluate_at", "evaluate_at"),
+)  # fmt: skip
+
+instances = Table(
+    "instances",
+    metadata,
+    _id(),
+    _refers("study_id", "studies"),
+    Column("sop_instance_uid", _Uid, nullable=False),
+    Column("sop_class_uid", _Uid, nullable=False),
+    Column("series_uid", _Uid, nullable=False),
+    Column("transfer_syntax_uid", _Uid, nullable=False),
+    Column("role", String(8), nullable=False),
+    Column("header_json", Text, nullable=False),
+    Column("dataset_digest", _Digest, nullable=False),
+    Column("path", String(255), nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("calling_ae", String(64), nullable=False),
+    Column("called_ae", String(64), nullable=False),
+    Column("address", String(64), nullable=False),
+    UniqueConstraint("study_id", "sop_instance_uid"),
+    CheckConstraint(_one_of("role", ("image", "other")), name="role"),
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    _id(),
+    _refers("study_id", "studies"),
+    _refers("instance_id", "instances"),
+    Column("verdict", String(16), nullable=False),
+    Column("judgings", Integer, nullable=False, default=0),
+    Column("header_json", Text, nullable=False),
+    Column("transfer_syntax_uid", _Uid, nullable=False),
+    Column("dataset_digest", _Digest, nullable=False),
+    Column("path", String(255), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("birth_date", Text, nullable=False),
+    UniqueConstraint("instance_id", "dataset_digest", "transfer_syntax_uid"),
+    CheckConstraint(
+        _one_of(
+            "verdict", ("unjudged", "same", "metadata", "demographics", "other", "settled")
+        ),
+        name="verdict",
+    ),
+    Index("ix_conflicts_verdict", "verdict", "id"),
+    Index("ix_conflicts_study_id", "study_id"),
+)  # fmt: skip
+
+revisions = Table(
+    "revisions",
+    metadata,
+    _id(),
+    _refers("study_id", "studies"),
+    Column("number", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(32)),
+    Column("message", Text),
+    Column("plan", String(8)),
+    Column("plan_state", String(16)),
+    Column("input_key", _Digest),
+    Column("selection_json", Text),
+    Column("through", _Id),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("node_deaths", Integer, nullable=False, default=0),
+    Column("claim_no", Integer, nullable=False, default=0),
+    Column("owner", String(255)),
+    Column("host", String(255)),
+    Column("boot_id", String(36)),
+    Column("heartbeat_at", Double),
+    Column("run_after", Double),
+    Column("outdated", Boolean, nullable=False, default=False),
+    Column("content_time", Double),
+    Column("created_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Column("manifest_due", Boolean, nullable=False, default=False),
+    Column("result_folder", String(255)),
+    UniqueConstraint("study_id", "number"),
+    CheckConstraint(_one_of("state", RevisionState), name="state"),
+    CheckConstraint(f"plan IS NULL OR {_one_of('plan', PlanKind)}", name="plan"),
+    CheckConstraint("state NOT IN ('ready', 'running') OR plan IS NOT NULL", name="planned"),
+    CheckConstraint("(state = 'running') = (owner IS NOT NULL)", name="owned"),
+    CheckConstraint(
+        "state NOT IN ('not_analysable', 'failed', 'held') OR reason IS NOT NULL", name="reasoned"
+    ),
+    CheckConstraint("attempts >= 0 AND attempts <= 3", name="attempts"),
+    Index(
+        "uq_revisions_open", "study_id", unique=True,
+        sqlite_where=text(_one_of("state", OPEN_REVISION_STATES)),
+        postgresql_where=text(_one_of("state", OPEN_REVISION_STATES)),
+    ),
+    Index(
+        "uq_revisions_running", "study_id", unique=True,
+        sqlite_where=text("state = 'running'"), postgresql_where=text("state = 'running'"),
+    ),
+    Index("ix_revisions_state", "state", "run_after"),
+)  # fmt: skip
+
+results = Table(
+    "results",
+    metadata,
+    _id(),
+    _refers("revision_id", "revisions"),
+    Column("kind", String(32), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("sop_class_uid", _Uid, nullable=False),
+    Column("sop_instance_uid", _Uid, nullable=False),
+    Column("series_uid", _Uid, nullable=False),
+    Column("path", String(255), nullable=False),
+    Column("sha256", _Digest, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("revision_id", "sop_instance_uid"),
+    Index("ix_results_sop_instance_uid", "sop_instance_uid"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _id(),
+    _refers("result_id", "results"),
+    _refers("revision_id", "revisions"),
+    Column("peer", String(64), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("claim_no", Integer, nullable=False, default=0),
+    Column("owner", String(255)),
+    Column("host", String(255)),
+    Column("heartbeat_at", Double),
+    Column("next_at", Double, nullable=False),
+    Column("status", Integer),
+    Column("message", Text),
+    Column("created_at", Double, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("sent_at", Double),
+    UniqueConstraint("result_id", "peer"),
+    CheckConstraint(_one_of("state", DeliveryState), name="state"),
+    CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owned"),
+    CheckConstraint("state NOT IN ('sent', 'verified') OR sent_at IS NOT NULL", name="sent"),
+    Index("ix_deliveries_due", "state", "peer", "next_at"),
+    Index("ix_deliveries_revision_id", "revision_id"),
+)
+
+peers = Table(
+    "peers",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("ae_title", String(16), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("port", Integer),
+    Column("may_send", Boolean, nullable=False),
+    Column("receives_results", Boolean, nullable=False),
+    Column("sources_json", Text, nullable=False),
+    Column("objects_json", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    CheckConstraint("NOT receives_results OR port IS NOT NULL", name="port"),
+)
+
+refusals = Table(
+    "refusals",
+    metadata,
+    _id(),
+    Column("calling_ae", String(64), nullable=False),
+    Column("called_ae", String(64), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("reason", String(255), nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+    UniqueConstraint("calling_ae", "called_ae", "address", "reason"),
+    Index("ix_refusals_last_at", "last_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _id(),
+    Column("study_id", _Id, ForeignKey("studies.id")),
+    Column("revision", Integer),
+    Column("at", Double, nullable=False),
+    Column("event", String(48), nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("ix_events_study_id", "study_id", "id"),
+)
