@@ -151,11 +151,11 @@ class PeerConfig(_Section):
 class NodeConfig(_Section):
     """The whole configuration."""
 
-    node: NodeSection = Field(default_factory=NodeSection)
-    study: StudySection = Field(default_factory=StudySection)
-    model: ModelSection = Field(default_factory=ModelSection)
-    delivery: DeliverySection = Field(default_factory=DeliverySection)
-    web: WebSection = Field(default_factory=WebSection)
+    node: NodeSection = NodeSection()
+    study: StudySection = StudySection()
+    model: ModelSection = ModelSection()
+    delivery: DeliverySection = DeliverySection()
+    web: WebSection = WebSection()
     peers: tuple[PeerConfig, ...] = ()
 
     @model_validator(mode="after")
@@ -241,7 +241,7 @@ _PEER_EXAMPLE = """
 
 
 def commented_default() -> str:
-    """The text that ``dicom-node init`` writes: every setting with its default and meaning."""
+    """Return the text that ``dicom-node init`` writes: every setting with its default and meaning."""
     lines = ["# Configuration of the prostate MRI DICOM node. Unknown keys are errors.", ""]
     for name, section in _SECTIONS:
         lines.append(f"[{name}]")

@@ -7,8 +7,7 @@ results to come back over C-STORE, checks them, prints a table, writes objects a
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
+import json
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 from rich.console import Console
-from rich.table import Table
 
 from dicom_node.clock import SystemClock
 from dicom_node.config import load_config
@@ -51,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo-out"))
-    parser.add_argument("--study", type=Path, help="folder of DICOM files; else the synthetic study")
+    parser.add_argument(
+        "--study", type=Path, help="folder of DICOM files; else the synthetic study"
+    )
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
@@ -76,8 +76,9 @@ def _run(study: Path, out: Path, console: Console) -> int:
                 console.print(f"sending {len(files)} images to {node.ae_title} by C-STORE ...")
                 pacs.send(files, host="127.0.0.1", port=node.port, ae_title=node.ae_title)
                 stored_s = time.monotonic() - sent_at
-                row, events = _wait_for_results(node, uid, console)
-            return _report(row, events, pacs, files, out, stored_s, console)
+                row = _wait_for_results(node, uid, console)
+                timings = _timings(node)
+            return _report(row, timings, pacs, files, out, stored_s, console)
         finally:
             pacs.stop()
 
@@ -158,9 +159,7 @@ def _await_ready(process: subprocess.Popen[str], console: Console) -> int:
     raise NodeError("the node did not start", "see the lines above")
 
 
-def _wait_for_results(
-    node: _Node, uid: str, console: Console
-) -> tuple[dict[str, object], list[dict[str, object]]]:
+def _wait_for_results(node: _Node, uid: str, console: Console) -> dict[str, object]:
     """Follow the study until it and its deliveries are final."""
     config = load_config(node.config_file)
     store = Store(config.database_url, clock=SystemClock())
@@ -175,11 +174,20 @@ def _wait_for_results(
                     shown = str(row["state"])
                     console.print(f"study is {shown}")
                 if shown in FINAL and _deliveries_final(row):
-                    return row, store.timeline(uid)
+                    return row
             time.sleep(0.2)
     finally:
         store.close()
     raise NodeError(f"no result after {WAIT_LIMIT_S:.0f} s", "see the log above")
+
+
+def _timings(node: _Node) -> dict[str, float]:
+    """Seconds per stage of the analysis, as stored with the result."""
+    folder = load_config(node.config_file).node.data_dir / "results"
+    for file in folder.rglob("result.json"):
+        timings: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))["timings_s"]
+        return timings
+    return {}
 
 
 def _deliveries_final(row: dict[str, object]) -> bool:
@@ -191,7 +199,7 @@ def _deliveries_final(row: dict[str, object]) -> bool:
 
 def _report(
     row: dict[str, object],
-    events: list[dict[str, object]],
+    timings: dict[str, float],
     pacs: PacsStandIn,
     files: list[Path],
     out: Path,
@@ -203,21 +211,11 @@ def _report(
     results = row["results"]
     assert isinstance(results, list)  # noqa: S101 - shape fixed by the store
     objects = collect(results, pacs, out)
-    show(console, row, events, objects, len(files), stored_s, out)
+    show(console, row, timings, objects, len(files), stored_s, out)
     if row["state"] not in ("delivered", "not_analysable"):
         console.print(f"[red]the study ended as {row['state']}:[/red] {row['message']}")
         return 1
     return 0
-
-
-def sha256_of(data: bytes) -> str:
-    """SHA-256 of bytes, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def read_object(data: bytes) -> pydicom.Dataset:
-    """Read a Part 10 object from memory."""
-    return pydicom.dcmread(io.BytesIO(data))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def collect(results: Sequence[dict[str, Any]], pacs: PacsStandIn, out: Path) -> 
     """
     filed = {item.sop_instance_uid: item for item in pacs.filed()}
     out.mkdir(parents=True, exist_ok=True)
-    returned = []
+    returned: list[Returned] = []
     for result in results:
         item = filed.get(result["sop_instance_uid"])
         if item is None or item.copies != 1 or item.differing:
@@ -71,7 +71,7 @@ def _write_pictures(objects: Sequence[Returned], out: Path) -> None:
 def show(
     console: Console,
     row: dict[str, Any],
-    events: Sequence[dict[str, Any]],
+    timings: dict[str, float],
     objects: Sequence[Returned],
     images: int,
     stored_s: float,
@@ -96,7 +96,7 @@ def show(
         size = str(item.file.stat().st_size)
         table.add_row(item.kind, header.Modality, size, item.filed.sop_instance_uid, str(item.file))
     console.print(table)
-    _show_times(console, events, stored_s)
+    _show_times(console, timings, stored_s)
     for picture in sorted(out.glob("*.png")):
         console.print(f"picture: {picture}")
     console.print("Machine-made, unverified, research use only.")
@@ -145,12 +145,11 @@ def _code(item: Dataset) -> str:
     return str(names[0].CodeValue) if names else ""
 
 
-def _show_times(console: Console, events: Sequence[dict[str, Any]], stored_s: float) -> None:
+def _show_times(console: Console, timings: dict[str, float], stored_s: float) -> None:
     table = Table(title="Time per stage", title_justify="left")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
     table.add_row("receive (all images stored)", f"{stored_s:.1f}")
-    timings = next((event["timings_s"] for event in events if event.get("timings_s")), {})
     for stage, seconds in timings.items():
         table.add_row(stage, f"{seconds:.1f}")
     console.print(table)

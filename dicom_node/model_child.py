@@ -57,7 +57,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     except CoreError as error:
         log.exception("core error", extra={"study": pseudonym(job["study_uid"])})
         return {"outcome": "error", "message": f"{error}"}
-    except Exception as error:  # noqa: BLE001 - reported as a failed attempt, with the trace logged
+    except Exception as error:
         log.exception("analysis failed", extra={"study": pseudonym(job["study_uid"])})
         return {"outcome": "error", "message": f"{type(error).__name__} in the analysis"}
 
@@ -66,13 +66,12 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     from dicom_node.flow.study import StudyJob, encode_json, result_json, run_study
     from dicom_node.results.request import NotAnalysed, Predecessor
 
-    fault("child-start")
     verdict = job["verdict"]
     study = StudyJob(
         headers=_headers(job["headers"]),
         load=_loader(job["files"]),
         digests={uid: entry["sha256"] for uid, entry in job["files"].items()},
-        content_time=datetime.fromisoformat(job["content_time"]),
+        content_time=datetime.fromisoformat(job["content_time"]).astimezone(),
         config_digest=job["config_digest"],
         installation_id=job["installation_id"],
         software_version=__version__,
@@ -83,10 +82,9 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         else None,
     )
     outcome = run_study(study, lambda: _release(job["release"], job["device"]))
-    fault("child-encoded")
     folder = Path(job["out"])
     ensure_dir(folder)
-    results = []
+    results: list[dict[str, Any]] = []
     for item in outcome.objects:
         name = hashlib.sha256(item.sop_instance_uid.encode()).hexdigest()[:32] + ".dcm"
         write_file(folder / name, [item.data])
@@ -103,7 +101,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         )
     summary = result_json(outcome, [entry["file"] for entry in results])
     write_file(folder / "result.json", [encode_json(summary)])
-    fault("child-written")
+    fault("results-written")
     return {
         "outcome": outcome.state,
         "reason": outcome.reason.value if outcome.reason else None,

@@ -165,7 +165,7 @@ class Supervisor:
                 process.wait()
 
 
-class lock_data_dir:  # noqa: N801 - used as a `with` statement, reads as one
+class lock_data_dir:
     """Hold an exclusive lock on the data folder: one node, one folder."""
 
     def __init__(self, data_dir: Path) -> None:

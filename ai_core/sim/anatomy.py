@@ -65,7 +65,7 @@ def _draw_gland(rng: np.random.Generator, volume: float) -> GlandShape:
         ax=ax,
         ay=ay,
         az=az,
-        power=float(rng.uniform(2.0, 2.6)),
+        power=float(rng.uniform(2.0, 2.9)),
         taper=float(rng.uniform(0.02, 0.22)),
         wedge=float(rng.uniform(0.0, 0.16)),
         tilt=float(rng.uniform(-0.05, 0.30)),
@@ -102,8 +102,15 @@ def _coarse(g: GlandShape, step: float) -> tuple[Points, Points, Points]:
 def _scaled(g: GlandShape, k: float) -> GlandShape:
     radii = tuple(r * k for r in g.tz_radii)
     return replace(
-        g, ax=g.ax * k, ay=g.ay * k, az=g.az * k, tz_lx=g.tz_lx * k, tz_y=g.tz_y * k,
-        tz_z=g.tz_z * k, horn_y=g.horn_y * k, afms_half_width=g.afms_half_width * k,
+        g,
+        ax=g.ax * k,
+        ay=g.ay * k,
+        az=g.az * k,
+        tz_lx=g.tz_lx * k,
+        tz_y=g.tz_y * k,
+        tz_z=g.tz_z * k,
+        horn_y=g.horn_y * k,
+        afms_half_width=g.afms_half_width * k,
         tz_radii=(radii[0], radii[1], radii[2]),
     )
 
@@ -114,6 +121,16 @@ def _solve(g: GlandShape) -> GlandShape:
         x, y, z = _coarse(g, _STEP)
         gland = zone_masks(g, gland_level(g, x, y, z), x, y, z)["gland"]
         g = _scaled(g, float((g.volume_ml * 1000 / (gland.sum() * _STEP**3)) ** (1 / 3)))
+    for _ in range(4):
+        g, reached = _solve_tz(g)
+        if reached:
+            break
+        # A thick PZ leaves too little room: make it thinner.
+        g = replace(g, pz_min_mm=0.65 * g.pz_min_mm, horn_mm=0.65 * g.horn_mm)
+    return g
+
+
+def _solve_tz(g: GlandShape) -> tuple[GlandShape, bool]:
     x, y, z = _coarse(g, _STEP)
     level = gland_level(g, x, y, z)
     keep = level < 1.35
@@ -127,7 +144,7 @@ def _solve(g: GlandShape) -> GlandShape:
             low = g.tz_scale
         else:
             high = g.tz_scale
-    return g
+    return g, g.tz_scale < 2.3
 
 
 def _zone_points(g: GlandShape) -> tuple[Points, Points]:
@@ -164,35 +181,38 @@ def _draw_pelvis(rng: np.random.Generator, g: GlandShape) -> PelvisShape:
     u = rng.uniform
     filling = str(rng.choice(["gas", "stool", "empty", "mixed"], p=[0.38, 0.22, 0.28, 0.12]))
     wide = u(0.9, 1.5) if filling != "empty" else u(0.55, 0.85)
-    levator_gap = float(u(1.5, 5.5))
-    thickness = float(u(2.6, 5.5))
+    levator_gap = float(u(0.5, 4.5))
+    thickness = float(u(2.2, 4.5))
     full = float(u(0.25, 1.0))
     return PelvisShape(
         rectum_gap=float(u(-1.0, 2.0)),
-        rectum_rx=float(u(13, 19)) * (0.75 + 0.25 * wide),
-        rectum_ry=float(u(8, 13)) * wide,
-        rectum_wall=float(u(2.2, 4.2)),
+        rectum_rx=float(u(14, 21)) * (0.75 + 0.25 * wide),
+        rectum_ry=float(u(10, 14)) * wide,
+        rectum_wall=float(u(2.6, 5.5)),
         rectum_filling=filling,
         rectum_x=float(rng.normal(0, 2.5)),
         rectum_slope_up=float(u(0.15, 0.8)),
-        rectum_slope_down=float(u(0.1, 0.7)),
-        bladder_radii=(float(u(26, 44)), float(u(20, 34)), 8 + 34 * full),
-        bladder_y=float(u(-0.75, -0.25)) * g.ay,
+        rectum_slope_down=float(u(-0.05, 0.35)),
+        bladder_radii=(float(u(28, 46)), float(u(22, 36)), 12 + 32 * full),
+        bladder_y=float(u(-0.95, -0.30)) * g.ay,
+        bladder_floor=float(u(0.30, 0.80)),
         bladder_wall=float(u(2.5, 5.5)),
         levator_gap=levator_gap,
         levator_thickness=thickness,
         levator_flare=float(u(0.5, 1.2)),
-        levator_power=float(u(1.5, 2.4)),
-        obturator_x=max(float(u(36, 47)), g.ax * 1.08 + levator_gap + thickness + float(u(0, 5))),
+        levator_power=float(u(1.35, 2.2)),
+        levator_top=float(u(0.15, 0.60)),
+        obturator_x=max(float(u(31, 37)), g.ax * 1.04 + levator_gap + thickness + float(u(-1, 8))),
         obturator_thickness=float(u(14, 24)),
-        retropubic_gap=float(u(4, 16)),
+        obturator_slant=float(u(0.35, 0.65)),
+        retropubic_gap=float(u(3, 12)),
         pubis_z=float(u(-0.75, 0.05)) * g.az,
         apron_mm=float(u(1.5, 7.0)) if rng.random() < 0.8 else 0.5,
         plexus_mm=float(u(1.5, 5.0)),
         plexus_fill=float(u(-0.3, 1.2)),
         sv_width=float(u(18, 34)),
         sv_height=float(u(2, 14)),
-        sv_radius=float(u(3.5, 7.5)),
+        sv_radius=float(u(4.0, 8.5)),
         sv_lumen=float(u(-0.6, 1.4)),
         pelvic_scale=float(u(0.92, 1.12)),
         subcutaneous_y=float(u(66, 95)) + max(0.0, g.ay - 20),
@@ -220,7 +240,5 @@ def _draw_vessels(
         end = tuple(float(a + b) for a, b in zip(start, step, strict=True))
         kind = kinds[int(rng.integers(3))]
         first = (float(start[0]), start[1], start[2])
-        vessels.append(
-            (first, (end[0], end[1], end[2]), float(rng.uniform(0.8, 2.0)), int(kind))
-        )
+        vessels.append((first, (end[0], end[1], end[2]), float(rng.uniform(0.8, 2.0)), int(kind)))
     return tuple(vessels)

@@ -73,8 +73,14 @@ class Canvas:
                 (where[0], where[1], where[2]),
             )
 
-    def ellipsoid(self, center: Vec, radii: Vec, tissue: Tissue, shell: float = 0.0,
-                  shell_tissue: Tissue = Tissue.CORTICAL) -> None:
+    def ellipsoid(
+        self,
+        center: Vec,
+        radii: Vec,
+        tissue: Tissue,
+        shell: float = 0.0,
+        shell_tissue: Tissue = Tissue.CORTICAL,
+    ) -> None:
         """Paint an axis-parallel ellipsoid, with an outer shell of another tissue (mm)."""
         low = tuple(c - r for c, r in zip(center, radii, strict=True))
         high = tuple(c + r for c, r in zip(center, radii, strict=True))
@@ -87,8 +93,15 @@ class Canvas:
             else:
                 w.paint(level < 1, tissue)
 
-    def tube(self, start: Vec, end: Vec, radius: float, tissue: Tissue, shell: float = 0.0,
-             shell_tissue: Tissue = Tissue.CORTICAL) -> None:
+    def tube(
+        self,
+        start: Vec,
+        end: Vec,
+        radius: float,
+        tissue: Tissue,
+        shell: float = 0.0,
+        shell_tissue: Tissue = Tissue.CORTICAL,
+    ) -> None:
         """Paint a capsule-shaped segment of the given radius (mm)."""
         low = tuple(min(a, b) - radius for a, b in zip(start, end, strict=True))
         high = tuple(max(a, b) + radius for a, b in zip(start, end, strict=True))
@@ -113,4 +126,4 @@ def patient_points(geometry: Geometry) -> tuple[Array, Array, Array]:
     k = np.arange(nz, dtype=np.float32)[:, None, None]
     axes = [m[a, 0] * i + m[a, 1] * j + m[a, 2] * k + m[a, 3] for a in range(3)]
     shape = geometry.shape_zyx
-    return tuple(np.ascontiguousarray(np.broadcast_to(v, shape)) for v in axes)  # type: ignore[return-value]
+    return tuple(np.array(np.broadcast_to(v, shape), order="C") for v in axes)  # type: ignore[return-value]

@@ -73,10 +73,15 @@ def case_path(folder: Path, index: int) -> Path:
 
 
 def build_case(path: Path, index: int, seed: int, positive_fraction: float) -> Path:
-    """Draw, rasterise and write one anatomy; the file appears whole or not at all."""
+    """Draw, rasterise and write the anatomy of one index."""
     rng = np.random.default_rng([seed, index])
     params = draw_anatomy(rng, positive_fraction=positive_fraction)
-    maps = rasterise(params, cache_geometry())
+    save_case(path, params, rasterise(params, cache_geometry()))
+    return path
+
+
+def save_case(path: Path, params: AnatomyParams, maps: LabelMaps) -> None:
+    """Write one anatomy of the cache grid; the file appears whole or not at all."""
     part = path.with_suffix(".part")
     with part.open("wb") as handle:
         np.savez_compressed(
@@ -85,7 +90,6 @@ def build_case(path: Path, index: int, seed: int, positive_fraction: float) -> P
             params=np.array(to_json(params)),
         )
     os.replace(part, path)
-    return path
 
 
 def build_cache(
@@ -250,8 +254,7 @@ def _soup(scene: Scene, rng: np.random.Generator) -> Scene:
     kinds = int(rng.integers(5, 11))
     size_mm = float(rng.uniform(8, 20))
     nodes = [
-        max(3, int(n * s / size_mm) + 2)
-        for n, s in zip(shape, scene.spacing_zyx_mm, strict=True)
+        max(3, int(n * s / size_mm) + 2) for n, s in zip(shape, scene.spacing_zyx_mm, strict=True)
     ]
     noise = torch.from_numpy(rng.standard_normal((1, kinds, *nodes), dtype=np.float32)).to(device)
     half = (shape[0], shape[1] // 2, shape[2] // 2)
@@ -262,9 +265,7 @@ def _soup(scene: Scene, rng: np.random.Generator) -> Scene:
     inside = ((scene.zones > 0) | (scene.lesion_weight > 0)).float()
     if rng.random() < 0.5:
         reach = int(rng.integers(2, 9)) * 2 + 1
-        grown = torch.nn.functional.max_pool2d(
-            inside[:, None], reach, stride=1, padding=reach // 2
-        )
+        grown = torch.nn.functional.max_pool2d(inside[:, None], reach, stride=1, padding=reach // 2)
         inside = grown[:, 0]
     labels = torch.where(inside > 0, scene.labels, blobs)
     return Scene(**{**scene.__dict__, "labels": labels})

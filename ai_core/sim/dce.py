@@ -18,6 +18,7 @@ from ai_core.sim.sites import Site
 _KEP_STEP = 0.1
 _KEP_COUNT = 61
 _R1_PER_MM_S = 4.5
+_DISPERSION_MIN = 0.2
 
 
 def parker_aif(times_min: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -35,6 +36,9 @@ def _tables(times_s: Sequence[float], scale: float) -> tuple[npt.NDArray[np.floa
     dt = 1.0 / 60.0
     grid = np.arange(0, max(max(times_s), 1.0) / 60.0 + 2 * dt, dt)
     plasma = parker_aif(grid) * scale
+    # Bolus dispersion between the population's artery and the gland; unit area.
+    spread = np.exp(-grid / _DISPERSION_MIN)
+    plasma = np.convolve(plasma, spread / spread.sum())[: len(grid)]
     index = np.clip(np.asarray(times_s) / 60.0, 0, None)
     table = np.empty((len(times_s), _KEP_COUNT), dtype=np.float32)
     for k in range(_KEP_COUNT):

@@ -63,7 +63,7 @@ class _Look:
 
 
 _LOOKS: Mapping[FocusKind, _Look] = {
-    FocusKind.CANCER: _Look(0.68, 2.2, 1.9, 0.16, 1.2, 0.4),
+    FocusKind.CANCER: _Look(0.60, 2.2, 1.9, 0.16, 1.2, 0.4),
     FocusKind.PROSTATITIS_FOCAL: _Look(0.74, 1.8, 1.5, 0.22, 2.2, 0.6),
     FocusKind.PROSTATITIS_WEDGE: _Look(0.70, 1.5, 1.4, 0.10, 1.4, 0.6, "wedge"),
     FocusKind.PROSTATITIS_DIFFUSE: _Look(0.76, 1.4, 1.3, 0.25, 3.0, 0.9, "diffuse"),
@@ -74,7 +74,7 @@ _LOOKS: Mapping[FocusKind, _Look] = {
     FocusKind.HAEMORRHAGE: _Look(0.70, 1.0, 1.0, 0.25, 2.0, 0.6),
     FocusKind.PSEUDOLESION: _Look(0.62, 1.1, 1.1, 0.10, 1.5, 0.6),
 }
-_GRADE_ADC: Mapping[int, float] = {1: 0.73, 2: 0.67, 3: 0.62, 4: 0.56, 5: 0.54}
+_GRADE_ADC: Mapping[int, float] = {1: 0.70, 2: 0.62, 3: 0.57, 4: 0.51, 5: 0.49}
 
 
 def _choose(rng: np.random.Generator, table: Mapping[_K, float]) -> _K:
@@ -136,8 +136,9 @@ def _zone_of(rng: np.random.Generator, kind: FocusKind | None) -> int:
     return 1 if rng.random() < 0.55 else 2
 
 
-def _center(rng: np.random.Generator, g: GlandShape, points: Points, zone: int,
-            kind: FocusKind) -> Vec:
+def _center(
+    rng: np.random.Generator, g: GlandShape, points: Points, zone: int, kind: FocusKind
+) -> Vec:
     """A position in the zone at the published levels (apex .25, mid .58, base .17)."""
     level = points[:, 2] / g.az
     third = np.where(level < -0.33, 0.25, np.where(level < 0.33, 0.58, 0.17))
@@ -149,7 +150,11 @@ def _center(rng: np.random.Generator, g: GlandShape, points: Points, zone: int,
     weight = weight + 1e-12
     chosen = points[int(rng.choice(len(points), p=weight / weight.sum()))]
     jitter = rng.uniform(-1.2, 1.2, 3)
-    return (float(chosen[0] + jitter[0]), float(chosen[1] + jitter[1]), float(chosen[2] + jitter[2]))
+    return (
+        float(chosen[0] + jitter[0]),
+        float(chosen[1] + jitter[1]),
+        float(chosen[2] + jitter[2]),
+    )
 
 
 def _axes(rng: np.random.Generator, g: GlandShape, center: Vec, zone: int) -> tuple[Vec, Vec, Vec]:
@@ -194,7 +199,7 @@ def _adc_ratio(rng: np.random.Generator, kind: FocusKind, isup: int, score: int)
         return float(np.clip(rng.normal(0.845, 0.03), 0.785, 0.90))
     if isup > 0:
         return float(np.clip(rng.normal(_GRADE_ADC[isup], 0.075), 0.36, 0.78))
-    mean = 0.55 if kind is FocusKind.GRANULOMATOUS else 0.72
+    mean = 0.52 if kind is FocusKind.GRANULOMATOUS else 0.69
     return float(np.clip(rng.normal(mean, 0.06), 0.45, 0.78))
 
 
@@ -214,7 +219,7 @@ def _draw(
     radii, volume = _radii(rng, kind, score)
     adc = _adc_ratio(rng, kind, isup, score)
     # T2 goes with the ADC in part; the TZ is darker, so less contrast is left there.
-    t2 = look.t2 + 0.45 * (adc - 0.68) + rng.normal(0, 0.07) + (0.10 if zone == 2 else 0.0)
+    t2 = look.t2 + 0.45 * (adc - 0.68) + rng.normal(0, 0.07) + (0.08 if zone == 2 else 0.0)
     t2 = float(np.clip(t2, 0.4, 0.93 if score > 2 else 1.0))
     s0 = float(np.clip(t2**0.6 * np.exp(rng.normal(0, 0.05)), 0.5, 1.1))
     damp = 0.5 if zone == 2 else 1.0

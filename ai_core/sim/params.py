@@ -119,13 +119,16 @@ class PelvisShape:
     rectum_slope_down: float
     bladder_radii: Vec
     bladder_y: float
+    bladder_floor: float
     bladder_wall: float
     levator_gap: float
     levator_thickness: float
     levator_flare: float
     levator_power: float
+    levator_top: float
     obturator_x: float
     obturator_thickness: float
+    obturator_slant: float
     retropubic_gap: float
     pubis_z: float
     apron_mm: float

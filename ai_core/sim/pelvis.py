@@ -91,24 +91,36 @@ def paint_wall(canvas: Canvas, params: AnatomyParams) -> None:
     glut = y - (58 * k + 4) + 0.0011 * np.square(np.abs(x) - 30) - 0.12 * z
     canvas.labels[(np.abs(x) > 14) & (glut > 0) & (glut < 26)] = _T.GLUTEUS
     # Abdominal wall and adductor group in front.
-    canvas.labels[(y < -p.subcutaneous_y + 14) & (y > -p.subcutaneous_y) & (z > 0)] = _T.OBTURATOR_EXT
+    canvas.labels[(y < -p.subcutaneous_y + 14) & (y > -p.subcutaneous_y) & (z > 0)] = (
+        _T.OBTURATOR_EXT
+    )
     ox = p.obturator_x
     _mirror(canvas, "ellipsoid", (56 * k, -50.0, -30.0), (26, 17, 42), _T.OBTURATOR_EXT)
     _mirror(canvas, "ellipsoid", (78 * k, -46.0, 6.0), (22, 15, 55), _T.OBTURATOR_EXT)
-    _mirror(canvas, "ellipsoid", (ox + 22, -20.0, -34.0), (17, 22, 17), _T.OBTURATOR_EXT)
+    _mirror(canvas, "ellipsoid", (ox + 8, -24.0, -32.0), (20, 20, 20), _T.OBTURATOR_EXT)
     _mirror(canvas, "ellipsoid", (ox + 36, 6.0, 14.0), (24, 30, 34), _T.MARROW, shell=2.5)
     _mirror(canvas, "ellipsoid", (ox + 24, 30.0, -30.0), (13, 17, 30), _T.MARROW, shell=2.5)
     _mirror(canvas, "ellipsoid", (ox + 50, -6.0, 12.0), (24, 24, 24), _T.FEMORAL_HEAD, shell=1.5)
-    for w in canvas.window((-95, -48, -60), (95, 50, 60)):
-        ax = np.abs(w.x)
-        bend = np.square((w.y - 8) / 46)
-        inner = ox - 11 * bend - 0.06 * np.maximum(-w.z - 20, 0)
-        outer = inner + p.obturator_thickness * np.sqrt(np.maximum(1 - bend * 0.95, 0.0))
-        w.paint((ax > inner) & (ax < outer) & (bend < 1) & (w.z < 45), _T.OBTURATOR_INT)
+    _paint_obturator(canvas, params)
     _paint_pubis(canvas, params)
     top = (0.0, 62.0 * k + 22, 70.0)
     canvas.tube((0, 58.0 * k + 4, p.coccyx_z), top, 9.0, _T.COCCYX, shell=2.0)
     del g
+
+
+def _paint_obturator(canvas: Canvas, params: AnatomyParams) -> None:
+    """Obturator internus: along the side wall above, slanting towards the pubis below the gland."""
+    g, p = params.gland, params.pelvis
+    for w in canvas.window((-95, -50, -70), (95, 52, 60)):
+        ax = np.abs(w.x)
+        bend = np.square((w.y - 2) / 47)
+        high = 1.0 / (1.0 + np.exp(np.clip(-(w.z + 0.55 * g.az) / 7.0, -30, 30)))
+        above = p.obturator_x - np.where(w.y < 2, 11, 6) * bend
+        below = 0.42 * p.obturator_x + p.obturator_slant * (w.y + 32)
+        inner = high * above + (1 - high) * below
+        thick = p.obturator_thickness * (0.6 + 0.4 * high)
+        outer = inner + thick * np.sqrt(np.maximum(1 - bend * 0.95, 0.0))
+        w.paint((ax > inner) & (ax < outer) & (bend < 1) & (w.z < 45), _T.OBTURATOR_INT)
 
 
 def pubis_y(params: AnatomyParams) -> float:
@@ -121,19 +133,27 @@ def _paint_pubis(canvas: Canvas, params: AnatomyParams) -> None:
     p = params.pelvis
     k, pz, py = p.pelvic_scale, p.pubis_z, pubis_y(params)
     arm = (11.0, py + 1, pz)
-    _mirror(canvas, "tube", arm, (50.0 * k, py + 6, pz + 24), 9.0, _T.MARROW, shell=2.0, n=2)
-    _mirror(canvas, "tube", (9.0, py + 2, pz - 12), (40.0 * k, py + 38, pz - 52), 7.0, _T.MARROW,
-            shell=2.0, n=2)
-    _mirror(canvas, "ellipsoid", (12.0, py, pz), (11, 9, 20), _T.MARROW, shell=2.0)
-    canvas.ellipsoid((0, py, pz), (3.0, 8.5, 19), _T.SYMPHYSIS)
+    _mirror(canvas, "tube", arm, (52.0 * k, py + 8, pz + 22), 10.5, _T.MARROW, shell=1.6, n=2)
+    _mirror(
+        canvas,
+        "tube",
+        (9.0, py + 2, pz - 12),
+        (40.0 * k, py + 38, pz - 52),
+        7.0,
+        _T.MARROW,
+        shell=2.0,
+        n=2,
+    )
+    _mirror(canvas, "ellipsoid", (15.0, py - 1, pz), (14.5, 11, 22), _T.MARROW, shell=1.6)
+    canvas.ellipsoid((0, py, pz), (2.6, 9.5, 21), _T.SYMPHYSIS)
 
 
 def paint_funnel(canvas: Canvas, params: AnatomyParams) -> None:
     """Pelvic fat inside the levator funnel, the levator, the block below the gland."""
     g, p = params.gland, params.pelvis
     py = pubis_y(params)
-    low, high = -g.az - 30.0, 0.55 * g.az + 18
-    for w in canvas.window((-75, py, low), (75, 95, high + 60)):
+    low, high = -g.az - 30.0, p.levator_top * g.az
+    for w in canvas.window((-75, py, low), (75, 95, high + 70)):
         d = levator_distance(g, p, w)
         room = (np.abs(w.x) < p.obturator_x - 1) & (w.labels == _T.FAT)
         w.paint((d < 0) & room & (w.z > -g.az - 10) & (w.y > py + 6), _T.PELVIC_FAT)
@@ -148,7 +168,9 @@ def paint_funnel(canvas: Canvas, params: AnatomyParams) -> None:
     canvas.ellipsoid((0, apex_y - 6, -g.az - 26), (11, 13, 10), _T.PENILE_BULB)
     start = (10.0, apex_y - 4, -g.az - 22)
     _mirror(canvas, "tube", start, (32.0, apex_y + 14, -g.az - 40), 6.0, _T.PENILE_BULB, n=2)
-    canvas.tube((0, apex_y, -g.az + 3), (0, apex_y - 3, -g.az - 20), 7.0, _T.URETHRA, 3.5, _T.SPHINCTER)
+    canvas.tube(
+        (0, apex_y, -g.az + 3), (0, apex_y - 3, -g.az - 20), 7.0, _T.URETHRA, 3.5, _T.SPHINCTER
+    )
 
 
 def paint_bladder(canvas: Canvas, params: AnatomyParams) -> None:
@@ -156,14 +178,12 @@ def paint_bladder(canvas: Canvas, params: AnatomyParams) -> None:
     g, p = params.gland, params.pelvis
     rx, ry, rz = p.bladder_radii
     base_y = g.tilt * g.az + p.bladder_y
-    center = (0.0, base_y, 0.72 * g.az + rz)
-    for w in canvas.window((-rx, base_y - ry, 0.2 * g.az), (rx, base_y + ry, 0.8 * g.az + 2 * rz)):
+    center = (0.0, base_y, p.bladder_floor * g.az + rz)
+    for w in canvas.window((-rx, base_y - ry, 0.0), (rx, base_y + ry, g.az + 2 * rz)):
         q = (w.x / rx) ** 2 + ((w.y - center[1]) / ry) ** 2
         level = np.sqrt(q + ((w.z - center[2]) / rz) ** 2)
         neck = np.maximum(np.maximum(level, 0), 1e-3)
-        d = (1 - 1 / neck) * np.sqrt(
-            w.x**2 + (w.y - center[1]) ** 2 + (w.z - center[2]) ** 2
-        )
+        d = (1 - 1 / neck) * np.sqrt(w.x**2 + (w.y - center[1]) ** 2 + (w.z - center[2]) ** 2)
         w.paint(level < 1, _T.BLADDER_WALL)
         w.paint((level < 1) & (d < -p.bladder_wall), _T.BLADDER_URINE)
 
@@ -177,9 +197,9 @@ def paint_rectum(canvas: Canvas, params: AnatomyParams) -> None:
         ryz = _at(ry, w.z)
         yc = _at(front, w.z) + ryz
         bump = 0.06 * np.sin(w.z / 7.0 + params.seed % 7)
-        level = np.sqrt(
-            ((w.x - p.rectum_x) / _at(rx, w.z)) ** 2 + ((w.y - yc) / ryz) ** 2
-        ) * (1 + bump)
+        level = np.sqrt(((w.x - p.rectum_x) / _at(rx, w.z)) ** 2 + ((w.y - yc) / ryz) ** 2) * (
+            1 + bump
+        )
         depth = (1 - level) * np.minimum(_at(rx, w.z), ryz)
         canal = w.z < -g.az - 10
         w.paint(level < 1, _T.RECTAL_WALL)
@@ -200,7 +220,8 @@ def paint_vesicles(canvas: Canvas, params: AnatomyParams) -> None:
     z0 = 0.85 * g.az
     r = p.sv_radius
     for w in canvas.window(
-        (-p.sv_width - r, y0 - 3 * r, z0 - r), (p.sv_width + r, y0 + 4 * r, z0 + p.sv_height + 2 * r)
+        (-p.sv_width - r, y0 - 3 * r, z0 - r),
+        (p.sv_width + r, y0 + 4 * r, z0 + p.sv_height + 2 * r),
     ):
         ax = np.abs(w.x)
         t = np.clip((ax - 4) / max(p.sv_width - 4, 1.0), 0, 1.15)
@@ -213,14 +234,27 @@ def paint_vesicles(canvas: Canvas, params: AnatomyParams) -> None:
         sv = (level < 1) & (t < 1.12) & (ax > 2.0) & (w.labels != _T.BLADDER_URINE)
         w.paint(sv, _T.SV_WALL)
         w.paint(sv & (level < 0.86) & (n[1] < p.sv_lumen), _T.SV_LUMEN)
-    _mirror(canvas, "tube", (4.0, y0 - 1, z0), (7.0, y0 - 1, z0 + 22), 3.2, _T.SV_LUMEN, shell=1.6,
-            shell_tissue=_T.SV_WALL, n=2)
+    _mirror(
+        canvas,
+        "tube",
+        (4.0, y0 - 1, z0),
+        (7.0, y0 - 1, z0 + 22),
+        3.2,
+        _T.SV_LUMEN,
+        shell=1.6,
+        shell_tissue=_T.SV_WALL,
+        n=2,
+    )
 
 
 def paint_vessels(canvas: Canvas, params: AnatomyParams) -> None:
     """Iliac and sidewall vessels and the drawn small ones."""
     k = params.pelvis.pelvic_scale
-    _mirror(canvas, "tube", (50.0 * k, -44.0, 0.0), (42.0 * k, -30.0, 70.0), 5.0, _T.VESSEL_VOID, n=2)
-    _mirror(canvas, "tube", (42.0 * k, -40.0, 0.0), (38.0 * k, -22.0, 70.0), 5.5, _T.VESSEL_BRIGHT, n=2)
+    _mirror(
+        canvas, "tube", (50.0 * k, -44.0, 0.0), (42.0 * k, -30.0, 70.0), 5.0, _T.VESSEL_VOID, n=2
+    )
+    _mirror(
+        canvas, "tube", (42.0 * k, -40.0, 0.0), (38.0 * k, -22.0, 70.0), 5.5, _T.VESSEL_BRIGHT, n=2
+    )
     for start, end, radius, kind in params.vessels:
         canvas.tube(start, end, radius, _T(kind))

@@ -56,8 +56,9 @@ def _paint_gland(canvas: Canvas, params: AnatomyParams) -> Labels:
     zones = np.zeros(canvas.labels.shape, dtype=np.uint8)
     m = 16.0
     top = g.az + max(g.median_lobe_mm, 0.0)
-    for w in canvas.window((-g.ax * 1.3 - m, -g.ay * 1.3 - m, -g.az - 8),
-                           (g.ax * 1.3 + m, g.ay * 1.3 + m, top + 8)):
+    for w in canvas.window(
+        (-g.ax * 1.3 - m, -g.ay * 1.3 - m, -g.az - 8), (g.ax * 1.3 + m, g.ay * 1.3 + m, top + 8)
+    ):
         level = gland_level(g, w.x, w.y, w.z)
         d = gland_distance(g, level, w.x, w.y, w.z)
         _paint_surroundings(canvas, params, w, d)
@@ -156,8 +157,9 @@ def _foci(
     for number, focus in enumerate(foci, start=1):
         reach = max(focus.radii) * (1 + 2 * focus.roughness) + focus.edge_mm
         c = focus.center
-        for w in canvas.window((c[0] - reach, c[1] - reach, c[2] - reach),
-                               (c[0] + reach, c[1] + reach, c[2] + reach)):
+        for w in canvas.window(
+            (c[0] - reach, c[1] - reach, c[2] - reach), (c[0] + reach, c[1] + reach, c[2] + reach)
+        ):
             soft = focus_weight(focus, canvas.shape_noise, w.x, w.y, w.z)
             soft = soft * _zone_share(params, focus, zones[w.where], w)
             value = np.round(soft * 255).astype(np.uint8)

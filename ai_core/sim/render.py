@@ -72,7 +72,6 @@ class Textures:
             noise_lattice(rng, half_xyz_mm, (coarse, coarse, coarse), 3, device),
         )
 
-
     def sample(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """Fine ``(2, z, y, x)`` and coarse ``(3, z, y, x)`` noise at the scene's points."""
         x, y, z = scene.points_xyz
@@ -115,8 +114,8 @@ def property_maps(
 ) -> Maps:
     """Tissue means, mixed with lesions and mimics, times their texture (fine, coarse)."""
     fine, coarse = textures
-    shared = 0.75 * fine[0] + 0.66 * coarse[0]
-    own = 0.75 * fine[1] + 0.66 * coarse[1]
+    shared = 0.60 * fine[0] + 0.80 * coarse[0]
+    own = 0.60 * fine[1] + 0.80 * coarse[1]
 
     def lut(values: np.ndarray) -> Tensor:  # type: ignore[type-arg]
         table = torch.from_numpy(np.asarray(values, dtype=np.float32)).to(scene.labels.device)
@@ -125,7 +124,10 @@ def property_maps(
     t2_cv, adc_cv = lut(draw.t2_texture), lut(draw.adc_texture)
     t2_tex = torch.exp(t2_cv * shared - 0.5 * t2_cv**2)
     adc_tex = (1 + adc_cv * (_SHARED * shared + 0.8 * own)).clamp(0.3, 1.9)
-    out = {n: lut(getattr(draw, n)) for n in ("t2w", "s0", "adc", "kurtosis", "t1", "ktrans", "kep", "vp")}
+    out = {
+        n: lut(getattr(draw, n))
+        for n in ("t2w", "s0", "adc", "kurtosis", "t1", "ktrans", "kep", "vp")
+    }
     keep = torch.ones_like(t2_tex)
     for foci, weight, ids in (
         (mimics, scene.mimic_weight, scene.mimic_id),
@@ -151,8 +153,13 @@ def property_maps(
     )
 
 
-_RATIOS = {"t2w": "t2_ratio", "s0": "s0_ratio", "adc": "adc_ratio", "ktrans": "ktrans_ratio",
-           "kep": "kep_ratio"}
+_RATIOS = {
+    "t2w": "t2_ratio",
+    "s0": "s0_ratio",
+    "adc": "adc_ratio",
+    "ktrans": "ktrans_ratio",
+    "kep": "kep_ratio",
+}
 
 
 def _mix(
@@ -208,8 +215,12 @@ def rician(signal: Tensor, sigma: float, gen: torch.Generator) -> Tensor:
     return torch.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2)
 
 
-def smooth_noise(shape: Sequence[int], nodes: Sequence[int], gen: torch.Generator,
-                 device: torch.device | str = "cpu") -> Tensor:
+def smooth_noise(
+    shape: Sequence[int],
+    nodes: Sequence[int],
+    gen: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Very smooth random field of about unit variance, ``[z, y, x]``."""
     seed = torch.randn((1, 1, *nodes), generator=gen, device=device)
     out = functional.interpolate(seed, size=tuple(shape), mode="trilinear", align_corners=True)
@@ -217,7 +228,9 @@ def smooth_noise(shape: Sequence[int], nodes: Sequence[int], gen: torch.Generato
 
 
 def render_t2w(
-    signal: Tensor, spacing_zyx_mm: tuple[float, float, float], site: Site,
+    signal: Tensor,
+    spacing_zyx_mm: tuple[float, float, float],
+    site: Site,
     rng: np.random.Generator,
 ) -> Tensor:
     """Turbo-spin-echo image in arbitrary units from the signal map (PZ = 1)."""
@@ -340,7 +353,9 @@ def _to_epi(
     y = (torch.arange(out_rows, device=shift.device) + 0.5) * 2 / out_rows - 1
     x = (torch.arange(out_cols, device=shift.device) + 0.5) * 2 / out_cols - 1
     both = functional.interpolate(
-        torch.stack((shift, jacobian)), size=(out_rows, out_cols), mode="bilinear",
+        torch.stack((shift, jacobian)),
+        size=(out_rows, out_cols),
+        mode="bilinear",
         align_corners=False,
     )
     gy = y[None, :, None].expand(both.shape[1:])

@@ -44,7 +44,7 @@ class Site:
     dce_interval_s: float = 8.0
     dce_tr_ms: float = 3.85
     dce_flip_deg: float = 12.0
-    dce_aif_scale: float = 0.65
+    dce_aif_scale: float = 0.5
     dce_snr: float = 25.0
     has_dce: bool = True
     coil_bias: float = 0.15
@@ -163,7 +163,7 @@ def draw_site(rng: np.random.Generator) -> Site:
         gas_shift_mm=float(rng.uniform(0, 6)) * (0.5 if weak else 1.0),
         dce_spacing_mm=float(rng.uniform(1.2, 2.0)),
         dce_interval_s=float(rng.uniform(4, 9)),
-        dce_aif_scale=float(rng.uniform(0.55, 0.75)),
+        dce_aif_scale=float(rng.uniform(0.42, 0.58)),
         dce_flip_deg=float(rng.uniform(10, 15)),
         dce_snr=float(rng.uniform(12, 40)),
         has_dce=bool(rng.random() < 0.7),

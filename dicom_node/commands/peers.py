@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,7 +35,8 @@ def add(
         list[str] | None, typer.Option("--from", help="Address or CIDR it sends from; repeatable.")
     ] = None,
     objects: Annotated[
-        list[ResultKind] | None, typer.Option("--objects", help="Result object it gets; repeatable.")
+        list[ResultKind] | None,
+        typer.Option("--objects", help="Result object it gets; repeatable."),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
@@ -54,7 +54,9 @@ def add(
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         what = problem["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where + ': ' if where else ''}{what}", "see peers add --help") from None
+        raise ConfigError(
+            f"{where + ': ' if where else ''}{what}", "see peers add --help"
+        ) from None
     with open_store(config) as (node_config, store):
         add_peer(store, node_config, peer)
     if as_json:

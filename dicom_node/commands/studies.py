@@ -30,7 +30,9 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     if as_json:
         print_json(rows)
         return
-    table = [[_delivered(row) if key == "delivered" else row[key] for key in _COLUMNS] for row in rows]
+    table = [
+        [_delivered(row) if key == "delivered" else row[key] for key in _COLUMNS] for row in rows
+    ]
     print_table("Studies", _COLUMNS, table)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from dicom_node.dicom.stacks import Stack
+from dicom_node.dicom.stacks import Frame, Stack
 
 HIGH_B = 1400.0
 MIN_HIGH_B = 800.0
@@ -186,17 +187,35 @@ _UNITS = {
 _INTEGER_UM2_S = ("SIEMENS",)
 
 
+class Mapping(NamedTuple):
+    """Real-world mapping of stored ADC values: ``value * slope + intercept`` in a unit."""
+
+    slope: float
+    intercept: float
+    to_um2_s: float
+
+
+def real_world_mapping(frame: Frame) -> Mapping | None:
+    """Return the real world value mapping of an ADC slice, None without slope or known unit."""
+    header, record = frame.header, frame.record
+    source = record if record is not None and record.rwvm_unit else header
+    factor = _UNITS.get(source.rwvm_unit.lower())
+    if factor is None or not source.rwvm_slope:
+        return None
+    return Mapping(source.rwvm_slope, source.rwvm_intercept or 0.0, factor)
+
+
 def adc_unit(adc: Stack) -> float | None:
     """Return the factor from ADC values to um2/s, None where the source does not prove it.
 
     Order: unit of the real world value mapping, unit of the rescaled values, the maker's habit.
     """
     header = adc.header
-    record = next((r for r in header.frames if r.index == adc.frames[0].index), None)
-    unit = (record.rwvm_unit if record else "") or header.rwvm_unit
-    for text in (unit, header.rescale_type):
-        if text.lower() in _UNITS:
-            return _UNITS[text.lower()]
+    mapping = real_world_mapping(adc.frames[0])
+    if mapping is not None:
+        return mapping.to_um2_s
+    if header.rescale_type.lower() in _UNITS:
+        return _UNITS[header.rescale_type.lower()]
     plain = header.rescale_slope in (None, 1.0) and not header.rescale_intercept
     if plain and header.manufacturer.upper().startswith(_INTEGER_UM2_S):
         return 1.0

@@ -14,8 +14,12 @@ MR_CLASSES = frozenset((MR_IMAGE, ENHANCED_MR, LEGACY_ENHANCED_MR))
 
 _OWN = ("PROSTAT", "PELVI", "ABDOM", "BECKEN", "BLADDER", "SEMINAL", "GENITO")
 # Body Part Examined (PS3.16 annex L) and what scanners write in its place, by first letters
-_FOREIGN = tuple(
-    ["HEAD", "BRAIN", "SKULL", "NECK", "CSPINE", "TSPINE", "LSPINE", "SPINE", "LUMBAR", "THORA", "CERVICALSPINE", "SACRUM", "SSPINE", "KNEE", "LEG", "FOOT", "ANKLE", "TOE", "CALF", "THIGH", "FEMUR", "TIBIA", "HIP", "SHOULDER", "ARM", "ELBOW", "WRIST", "HAND", "FINGER", "CLAVICLE", "HUMERUS", "RADIUS", "ULNA", "BREAST", "CHEST", "HEART", "CARDIAC", "LUNG", "LIVER", "KIDNEY", "PANCREAS", "SPLEEN", "UTERUS", "OVARY", "CERVIX", "VAGINA", "FETUS", "ORBIT", "EYE", "EAR", "IAC", "NOSE", "JAW", "TMJ", "PITUITARY", "FACE", "MAXILLA", "AORTA", "CAROTID", "EXTREMITY", "SCAPULA", "STERNUM", "COLON", "ESOPHAGUS", "THYROID", "LARYNX", "TONGUE"]
+_FOREIGN = re.compile(
+    "HEAD|BRAIN|SKULL|NECK|[CTLS]SPINE|SPINE|LUMBAR|THORA|CERVIC|SACRUM|ORBIT|EYE|EAR|IAC|NOSE"
+    "|JAW|TMJ|PITUITARY|FACE|MAXILLA|TONGUE|LARYNX|THYROID|CAROTID|AORTA|HEART|CARDIAC|CHEST"
+    "|LUNG|BREAST|STERNUM|CLAVICLE|SCAPULA|SHOULDER|ARM|HUMERUS|ELBOW|RADIUS|ULNA|WRIST|HAND"
+    "|FINGER|HIP|LEG|THIGH|FEMUR|KNEE|CALF|TIBIA|ANKLE|FOOT|TOE|EXTREMITY|LIVER|KIDNEY|PANCREAS"
+    "|SPLEEN|COLON|ESOPHAGUS|UTERUS|OVARY|VAGINA|FETUS"
 )
 _PROSTATE_TEXT = re.compile(r"prosta", re.IGNORECASE)
 
@@ -41,7 +45,7 @@ def _part(body_part: str) -> str:
     word = body_part.upper().strip()
     if word.startswith(_OWN):
         return "own"
-    return "foreign" if word.startswith(_FOREIGN) else "unknown"
+    return "foreign" if _FOREIGN.match(word) else "unknown"
 
 
 def identity_differences(headers: Sequence[InstanceHeader]) -> tuple[list[str], list[str]]:

@@ -156,11 +156,10 @@ def _present(record: object, defaults: dict[str, Any]) -> dict[str, Any]:
 def _known(
     values: dict[str, Any], defaults: dict[str, Any], tuples: frozenset[str]
 ) -> dict[str, Any]:
-    return {
-        name: tuple(value) if name in tuples else value
-        for name, value in values.items()
-        if name in defaults
-    }
+    for name in tuples & values.keys():
+        values[name] = tuple(values[name])
+    unknown = values.keys() - defaults.keys()
+    return {k: v for k, v in values.items() if k not in unknown} if unknown else values
 
 
 def _defaults(record: type) -> dict[str, Any]:

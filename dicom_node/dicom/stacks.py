@@ -48,7 +48,12 @@ class Frame:
     echo_time: float | None
     temporal_position: int | None
     time_s: float | None
-    offset: float = 0.0
+    offset: float
+
+    @property
+    def record(self) -> FrameRecord | None:
+        """Record of this frame in a multi-frame instance."""
+        return None if self.index is None else self.header.frames[self.index]
 
     @property
     def key(self) -> tuple[str, int]:
@@ -214,6 +219,7 @@ def _frame(header: InstanceHeader, record: FrameRecord | None) -> Frame | str:
         echo_time=own.echo_time if own.echo_time is not None else header.echo_time,
         temporal_position=own.temporal_position or header.temporal_position,
         time_s=_time_of(header, own),
+        offset=_along(ipp, _normal(iop)),
     )
 
 
@@ -242,11 +248,11 @@ def seconds_of(date: str, time: str) -> float | None:
 
 
 def _orthonormal(iop: Sequence[float]) -> bool:
-    row, column = iop[:3], iop[3:]
-    lengths = (math.hypot(*row), math.hypot(*column))
+    a, b, c, d, e, f = iop
     return (
-        all(abs(length - 1) < 0.01 for length in lengths)
-        and abs(sum(r * c for r, c in zip(row, column, strict=True))) < 0.01
+        abs(math.hypot(a, b, c) - 1) < 0.01
+        and abs(math.hypot(d, e, f) - 1) < 0.01
+        and abs(a * d + b * e + c * f) < 0.01
     )
 
 
@@ -317,7 +323,7 @@ def _representative(
     value: tuple[float, ...], known: list[tuple[float, ...]], tolerance: float
 ) -> tuple[float, ...]:
     for other in known:
-        if _close(value, other, tolerance):
+        if value == other or _close(value, other, tolerance):
             return other
     known.append(value)
     return value
@@ -331,9 +337,8 @@ _TIME_PARTS: tuple[Callable[[Frame], int | None], ...] = (
 
 def _part_in_time(group: list[Frame]) -> list[Stack]:
     normal = _normal(group[0].iop)
-    placed = [
-        replace(f, offset=sum(p * n for p, n in zip(f.ipp, normal, strict=True))) for f in group
-    ]
+    shared = group[0].iop
+    placed = [f if f.iop == shared else replace(f, offset=_along(f.ipp, normal)) for f in group]
     if not _has_duplicates(placed):
         return [_stack(placed, normal)]
     for part in _TIME_PARTS:
@@ -343,6 +348,10 @@ def _part_in_time(group: list[Frame]) -> list[Stack]:
         if len(parts) > 1 and not any(_has_duplicates(frames) for frames in parts.values()):
             return [_stack(frames, normal) for frames in parts.values()]
     return _by_occurrence(placed, normal)
+
+
+def _along(point: Sequence[float], normal: Sequence[float]) -> float:
+    return point[0] * normal[0] + point[1] * normal[1] + point[2] * normal[2]
 
 
 def _has_duplicates(frames: Sequence[Frame]) -> bool:

@@ -1,4 +1,4 @@
-"""Decisions about studies as pure functions: what is due when, what starts anew, what is retried."""
+"""Decisions about studies, as pure functions: due times, new revisions, retries."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def export_study(store: Store, data_dir: Path, study_uid: str, out: Path) -> lis
     Returns the files written; empty where the node holds no such study. Each is a complete Part 10
     file whose data set is, byte for byte, what the sender sent.
     """
-    instances = store.instances_of(study_uid)
+    instances = store.headers_of(study_uid)
     written = []
     for number, instance in enumerate(instances, start=1):
         ensure_dir(out)

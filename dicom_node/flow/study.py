@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from ai_core import analyse
 from ai_core.types import Case, CaseResult, ReleaseInfo
 from dicom_node.dicom.header import InstanceHeader
-from dicom_node.dicom.select import Selection, select
+from dicom_node.dicom.select import Chosen, Selection, select
 from dicom_node.dicom.volume import build_case
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.errors import InputProblem
@@ -140,7 +140,7 @@ def run_study(job: StudyJob, release_of: Callable[[], Any]) -> StudyOutcome:
         reason=None,
         message=None,
         objects=objects,
-        inputs=_inputs(selection),
+        inputs=selection.inputs(),
         timings_s=watch.seconds,
         release=result.release,
         result=result,
@@ -152,7 +152,7 @@ _HELD = frozenset((Reason.HASH_MISMATCH, Reason.IDENTITY_CONFLICT, Reason.SAME_U
 
 def _refuse_what_select_refuses(selection: Selection) -> None:
     if selection.problem is not None:
-        raise InputProblem(selection.problem)
+        raise InputProblem(selection.problem, selection.detail)
 
 
 def _report(
@@ -170,7 +170,7 @@ def _report(
         reason=verdict.reason,
         message=verdict.message,
         objects=objects,
-        inputs=_inputs(selection),
+        inputs=selection.inputs(),
         timings_s=watch.seconds,
     )
 
@@ -208,7 +208,9 @@ def _sources(
             frames = tuple(ref.frame_index + 1 for ref in refs if ref.frame_index is not None)
         others = [uid for uid in selection.instances_used() if uid not in set(sources)]
         return sources, frames, others
-    some = sorted(job.headers, key=lambda header: (header.modality != "MR", header.sop_instance_uid))
+    some = sorted(
+        job.headers, key=lambda header: (header.modality != "MR", header.sop_instance_uid)
+    )
     t2w = list(selection.t2w.sop_instance_uids) if selection.t2w is not None else []
     known = set(t2w)
     rest = [h.sop_instance_uid for h in some if h.sop_instance_uid not in known]
@@ -220,18 +222,21 @@ def _inputs_digest(job: StudyJob, used: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _inputs(selection: Selection) -> dict[str, str | None]:
-    chosen = selection.chosen()
-    return {
-        role: chosen[role].series_uid if role in chosen else None
-        for role in ("t2w", "adc", "high_b", "dce")
-    }
-
-
 def _summary(selection: Selection) -> SelectionSummary:
-    chosen = tuple(f"{role}: {choice.text}" for role, choice in selection.chosen().items())
+    chosen = tuple(
+        f"{role}: {_text_of(choice)}"
+        for role, all_of in selection.chosen().items()
+        for choice in all_of
+    )
     rejected = tuple(f"{r.description or r.series_uid}: {r.reason}" for r in selection.rejected)
     return SelectionSummary(chosen, rejected)
+
+
+def _text_of(choice: Chosen) -> str:
+    b_value = "" if choice.b_value is None else f", b {choice.b_value:g}"
+    computed = " computed" if choice.computed else ""
+    name = choice.description or choice.series_uid
+    return f"{name}{b_value}{computed}, {choice.images} images"
 
 
 def _shown(case: Case, selection: Selection) -> KeyImageVolumes:

@@ -9,11 +9,11 @@ import ipaddress
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dicom_node.clock import Clock
 from dicom_node.config import PeerConfig
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,11 @@ class Requester:
 class AccessList:
     """Decides about requesters from a live list of peers."""
 
-    def __init__(self, ae_title: str, read_peers: Callable[[], Sequence[PeerConfig]]) -> None:
+    def __init__(
+        self, ae_title: str, read_peers: Callable[[], Sequence[PeerConfig]], clock: Clock
+    ) -> None:
         self._ae_title = ae_title
+        self._clock = clock
         self._read_peers = read_peers
         self._lock = threading.Lock()
         self._peers: Sequence[PeerConfig] = ()
@@ -93,9 +96,9 @@ class AccessList:
     def peers(self) -> Sequence[PeerConfig]:
         """Return the peers, read anew when the last reading is no longer fresh."""
         with self._lock:
-            if time.monotonic() - self._read_at > PEERS_FRESH_S:
+            if self._clock.monotonic_s() - self._read_at > PEERS_FRESH_S:
                 self._peers = self._read_peers()
-                self._read_at = time.monotonic()
+                self._read_at = self._clock.monotonic_s()
             return self._peers
 
     def _sends_from(self, peer: PeerConfig, address: Address) -> bool:
@@ -105,8 +108,8 @@ class AccessList:
 
     def _addresses(self, host: str) -> tuple[Address, ...]:
         known = self._names.get(host)
-        if known is None or time.monotonic() - known[0] > NAMES_FRESH_S:
-            known = (time.monotonic(), resolve(host))
+        if known is None or self._clock.monotonic_s() - known[0] > NAMES_FRESH_S:
+            known = (self._clock.monotonic_s(), resolve(host))
             self._names[host] = known
         return known[1]
 

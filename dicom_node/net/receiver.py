@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from pydicom.dataset import Dataset
@@ -18,8 +17,10 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicom_node.config import NodeConfig, PeerConfig
+from dicom_node.clock import Clock
+from dicom_node.config import NodeConfig
 from dicom_node.errors import ConfigError, NodeError
+from dicom_node.flow.peers import all_peers
 from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester
 from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION
 from dicom_node.net.library import application_entity
@@ -31,6 +32,7 @@ from dicom_node.net.server import (
     open_server,
     serve_in_thread,
 )
+from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -76,18 +78,22 @@ class Accepts(Protocol):
         """Store one instance; the answer is given only when it is durable."""
 
 
-RecordRefusal = Callable[[Requester, Refusal, str], None]
+class Refusals(Protocol):
+    """Keeps who was refused: ``dicom_node.store.store.Store``."""
+
+    def record_refusal(self, calling_ae: str, called_ae: str, address: str, reason: str) -> None:
+        """Count a refused requester."""
 
 
 class Scp:
     """Answers the events of the associations: who may come, and what becomes of an instance."""
 
     def __init__(
-        self, access: AccessList, ingest: Accepts, record: RecordRefusal, limits: ServerLimits
+        self, access: AccessList, ingest: Accepts, refusals: Refusals, limits: ServerLimits
     ) -> None:
         self._access = access
         self._ingest = ingest
-        self._record = record
+        self._refusals = refusals
         self._limits = limits
 
     def handlers(self) -> list[evt.EventHandlerType]:
@@ -133,7 +139,8 @@ class Scp:
     def _tell(self, who: Requester, refusal: Refusal, detail: str) -> None:
         log.warning("refused", extra={"reason": refusal.value, "address": who.address})
         try:
-            self._record(who, refusal, detail)
+            reason = f"{refusal}: {detail}" if detail else refusal.value
+            self._refusals.record_refusal(who.calling_ae, who.called_ae, who.address, reason)
         except Exception:
             log.exception("refusal could not be recorded")
 
@@ -179,28 +186,30 @@ class Scp:
         return answer.status, answer.comment
 
 
-class Port:
-    """An open port. ``start`` opens it, ``stop`` closes it and lets running associations finish.
+class Receiver:
+    """The port. ``start`` opens it, ``stop`` closes it and lets running associations finish.
 
     Args:
-        config: AE title, address and port to listen on (0: any free port).
+        config: AE title, address and port to listen on (0: any free port), peers of the file.
+        store: peers of the database, read again at least every second; takes the refusals.
         ingest: the receive path.
-        peers: returns who may send, read again at least every second.
-        record: writes down who was refused, and why.
+        clock: the time.
     """
 
     def __init__(
         self,
         config: NodeConfig,
+        store: Store,
         ingest: Accepts,
-        peers: Callable[[], Sequence[PeerConfig]],
-        record: RecordRefusal,
+        clock: Clock,
         limits: ServerLimits | None = None,
     ) -> None:
         self._node = config.node
         self._limits = limits or ServerLimits()
-        access = AccessList(config.node.ae_title, peers)
-        self._scp = Scp(access, ingest, record, self._limits)
+        access = AccessList(
+            config.node.ae_title, lambda: [entry.peer for entry in all_peers(store, config)], clock
+        )
+        self._scp = Scp(access, ingest, store, self._limits)
         self._server: GuardedServer | None = None
         self._thread: threading.Thread | None = None
 

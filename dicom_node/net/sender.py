@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,21 +103,34 @@ def send(
     Never raises for what the peer or the network does: that is in the statuses. What could not
     be tried because the association ended is transient.
     """
+    return list(send_each(peer, objects, calling_ae=calling_ae, limits=limits))
+
+
+def send_each(
+    peer: Destination,
+    objects: Sequence[Outgoing],
+    *,
+    calling_ae: str,
+    limits: SenderLimits | None = None,
+) -> Generator[InstanceStatus, None, None]:
+    """As ``send``, but yields each status as soon as it is known.
+
+    Closing the generator ends the association; the rest is then not sent.
+    """
     limits = limits or SenderLimits()
-    statuses: dict[int, InstanceStatus] = {}
-    ready: dict[int, str] = {}
-    for number, item in enumerate(objects):
-        try:
-            ready[number] = _checked_syntax(item)
-        except DeliveryError as error:
-            statuses[number] = _status(item, Outcome.PERMANENT, str(error))
-    if ready:
-        wanted = [(objects[n].sop_class_uid, syntax) for n, syntax in ready.items()]
-        contexts = proposed_contexts(wanted)[:_CONTEXT_LIMIT]
-        with _associate(peer, contexts, calling_ae, limits) as (assoc, problem):
-            for number, syntax in ready.items():
-                statuses[number] = _send_one(assoc, objects[number], syntax, problem, limits)
-    return [statuses[number] for number in range(len(objects))]
+    checked = [_checked_syntax(item) for item in objects]
+    wanted = [
+        (item.sop_class_uid, syntax)
+        for item, (syntax, _) in zip(objects, checked, strict=True)
+        if syntax
+    ]
+    contexts = proposed_contexts(wanted)[:_CONTEXT_LIMIT]
+    with _associate(peer, contexts, calling_ae, limits) as (assoc, problem):
+        for item, (syntax, defect) in zip(objects, checked, strict=True):
+            if defect:
+                yield _status(item, Outcome.PERMANENT, defect)
+            else:
+                yield _send_one(assoc, item, syntax, problem, limits)
 
 
 def echo(peer: Destination, *, calling_ae: str, limits: SenderLimits | None = None) -> EchoResult:
@@ -151,8 +164,8 @@ def _associate(
     entity.dimse_timeout = limits.answer_s
     entity.stall_s = limits.stall_s
     entity.network_timeout = None  # the bounds of each operation hold; ours is never idle
-    if not peer.port:
-        yield None, "the peer has no port; give it one"
+    if not peer.port or not contexts:
+        yield None, "" if peer.port else "the peer has no port; give it one"
         return
     try:
         assoc = entity.associate(
@@ -241,16 +254,18 @@ def _status(item: Outgoing, outcome: Outcome, detail: str) -> InstanceStatus:
     return InstanceStatus(item.sop_instance_uid, outcome, None, detail)
 
 
-def _checked_syntax(item: Outgoing) -> str:
-    """Return the transfer syntax of a file after checking that it is what was stored."""
-    meta = _meta(item.path)
+def _checked_syntax(item: Outgoing) -> tuple[str, str]:
+    """Return the transfer syntax of a file and, where it is not what was stored, what is wrong."""
+    try:
+        meta = _meta(item.path)
+        content = item.path.read_bytes() if item.sha256 is not None else b""
+    except (DeliveryError, OSError) as error:
+        return "", str(error)
     if str(meta.MediaStorageSOPInstanceUID) != item.sop_instance_uid:
-        raise DeliveryError("the stored file holds another object", "run `dicom-node recover`")
-    if item.sha256 is not None:
-        digest = hashlib.sha256(item.path.read_bytes()).hexdigest()
-        if digest != item.sha256:
-            raise DeliveryError("the stored file was changed", "check the disk")
-    return str(meta.TransferSyntaxUID)
+        return "", "the stored file holds another object; run `dicom-node recover`"
+    if item.sha256 is not None and hashlib.sha256(content).hexdigest() != item.sha256:
+        return "", "the stored file was changed; check the disk"
+    return str(meta.TransferSyntaxUID), ""
 
 
 def _meta(path: Path) -> Dataset:

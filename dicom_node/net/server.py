@@ -13,7 +13,6 @@ import logging
 import socket
 import ssl
 import threading
-import time
 from dataclasses import dataclass
 from socketserver import TCPServer
 from typing import Any, cast
@@ -21,18 +20,23 @@ from typing import Any, cast
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity as AE
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer, RequestHandler
 
+from dicom_node.clock import SystemClock
 from dicom_node.net.contexts import supported_contexts
 from dicom_node.net.library import ClosingSocket
 from dicom_node.net.limits import ServerLimits
 
 log = logging.getLogger(__name__)
 
+_CLOCK = SystemClock()  # the kernel's timeouts run on real time too
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 _CHUNK_BYTES = 64 * 1024
 _HEADER_BYTES = 6
+_ABORT_S = 0.5  # for an A-ABORT to go out
+_CLOSE_S = 2.0  # for a thread to see that its connection is closed
 # A-ABORT, source: service provider, reason: invalid PDU parameter value (PS3.8 9.3.8)
 _ABORT_PDU = bytes([0x07, 0, 0, 0, 0, 4, 0, 0, 2, 6])
 
@@ -52,11 +56,23 @@ class GuardedSocket(ClosingSocket):
         if nr_bytes == _HEADER_BYTES:
             established = self.assoc.is_established
             limit_s = self.limits.pdu_s if established else self.limits.associate_s
-            self._deadline = time.monotonic() + limit_s
-        elif nr_bytes > self._longest():
-            self.send(_ABORT_PDU)
-            raise OSError("PDU longer than allowed")
-        return self._read(nr_bytes)
+            self._deadline = _CLOCK.monotonic_s() + limit_s
+        try:
+            if nr_bytes > self._longest():
+                self.send(_ABORT_PDU)
+                raise OSError("PDU longer than allowed")
+            data = self._read(nr_bytes)
+        except OSError:
+            self._wake_waiting()
+            raise
+        if len(data) < nr_bytes:
+            self._wake_waiting()
+        return data
+
+    def _wake_waiting(self) -> None:
+        """Tell the association at once that no request will come; it would wait its full time."""
+        if self.assoc.requestor.primitive is None:
+            self.assoc.dul.to_user_queue.put(cast(A_ASSOCIATE, None))
 
     def _longest(self) -> int:
         if self.assoc.is_established:
@@ -71,7 +87,7 @@ class GuardedSocket(ClosingSocket):
             connection: socket.socket | None = self.socket
             if connection is None:
                 raise OSError("connection closed")
-            left_s = self._deadline - time.monotonic()
+            left_s = self._deadline - _CLOCK.monotonic_s()
             if left_s <= 0:
                 raise TimeoutError("PDU took too long")
             connection.settimeout(left_s)
@@ -218,19 +234,20 @@ class GuardedServer(AssociationServer):
 
     def drain(self, drain_s: float) -> None:
         """Wait until the running associations have ended; end those left after ``drain_s``."""
-        deadline = time.monotonic() + drain_s
-        while self.associations() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        deadline = _CLOCK.monotonic_s() + drain_s
+        while self.associations() and _CLOCK.monotonic_s() < deadline:
+            _CLOCK.sleep(0.02)
         with self._lock:
             left = [c for c in self._connections if c.assoc.is_alive()]
+        standing = [c for c in left if c.assoc.is_established]
+        for connection in standing:
+            connection.assoc.abort(block=False)
+        for connection in standing:
+            connection.assoc.join(timeout=_ABORT_S)
         for connection in left:
-            if connection.assoc.is_established:
-                connection.assoc.abort(block=False)
-        for connection in left:
-            connection.assoc.join(timeout=0.5 if connection.assoc.is_established else 0)
             _shut(connection.request)
         for connection in left:
-            connection.assoc.join(timeout=2)
+            connection.assoc.join(timeout=_CLOSE_S)
 
 
 def _shut(connection: socket.socket) -> None:

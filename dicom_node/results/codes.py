@@ -23,6 +23,10 @@ LEFT = Code("7771000", "SCT", "Left")
 # CID 7021, 100, 7162
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 MP_MRI_OF_PROSTATE = Code("719178004", "SCT", "Multiparametric MRI of prostate")
+IMAGE_LIBRARY = Code("111028", "DCM", "Image Library")
+IMAGE_LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")
+SOURCE = Code("260753009", "SCT", "Source")
+DEVICE = Code("121007", "DCM", "Device")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 
 # CID 7472, 7469, 7464

@@ -18,7 +18,7 @@ def slice_of_largest_area(mask: npt.NDArray[np.bool_]) -> int:
 
 
 def outlines(mask: npt.NDArray[np.bool_]) -> list[Points]:
-    """Closed outlines of ``mask`` [y, x], the longest first.
+    """Return closed outlines of ``mask`` [y, x], the longest first.
 
     Each is an array of shape (points, 2), (column, row) in index coordinates where the centre of
     the first pixel is (0, 0); the first point is repeated at the end. They run half way between
@@ -30,7 +30,7 @@ def outlines(mask: npt.NDArray[np.bool_]) -> list[Points]:
 
 
 def graphic_data(mask: npt.NDArray[np.bool_]) -> Points:
-    """The largest outline of ``mask`` [y, x] as spatial coordinates of an SR (column, row).
+    """Return the largest outline of ``mask`` [y, x] as spatial coordinates of an SR (column, row).
 
     There the centre of the first pixel is (0.5, 0.5) (PS3.3 C.18.6.1.2).
     """

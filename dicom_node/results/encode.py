@@ -14,9 +14,9 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import correct_ambiguous_vr, write_data_element, write_file_meta_info
+from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_node.results.equipment import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
@@ -32,18 +32,18 @@ def _buffer() -> DicomBytesIO:
 
 
 def raw_element(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
-    """An element that is written with exactly these value bytes (padded to even length)."""
+    """Return an element that is written with exactly these value bytes (padded to even length)."""
     if len(value) % 2:
         value += b"\0" if vr == "UI" else b" "
     return RawDataElement(tag, vr, len(value), value, 0, False, True)
 
 
 def copied_element(source: Dataset, keyword: str) -> RawDataElement | None:
-    """An element of ``source`` as it was received, sequences included; None where it is absent."""
+    """Return an element of ``source`` as it was received (None: absent), sequences included."""
     tag = BaseTag(Tag(keyword))
     if tag not in source:
         return None
-    element = source.get_item(tag)
+    element: Any = source.get_item(tag)
     vr = dictionary_VR(tag)
     if vr == "SQ":
         return sequence_element(tag, [_copied_item(item) for item in source[tag].value])
@@ -53,10 +53,8 @@ def copied_element(source: Dataset, keyword: str) -> RawDataElement | None:
 
 
 def sequence_element(tag: BaseTag, items: list[bytes]) -> RawDataElement:
-    """A sequence of encoded items, with explicit lengths."""
-    body = b"".join(
-        b"\xfe\xff\x00\xe0" + len(item).to_bytes(4, "little") + item for item in items
-    )
+    """Return a sequence of encoded items, with explicit lengths."""
+    body = b"".join(b"\xfe\xff\x00\xe0" + len(item).to_bytes(4, "little") + item for item in items)
     return raw_element(tag, "SQ", body)
 
 
@@ -70,7 +68,7 @@ def _copied_item(item: Dataset) -> bytes:
 
 
 def _copied_any(item: Dataset, tag: BaseTag) -> RawDataElement:
-    element = item.get_item(tag)
+    element: Any = item.get_item(tag)
     if isinstance(element, RawDataElement) and element.VR not in ("SQ", "UN", None):
         return raw_element(tag, element.VR or "UN", element.value or b"")
     converted = item[tag]
@@ -88,23 +86,27 @@ def _value_bytes(source: Dataset, element: DataElement) -> bytes:
 
 
 def encode_elements(dataset: Dataset, verbatim: Verbatim) -> bytes:
-    """The elements of a data set (ASCII text only) with ``verbatim`` merged in, in tag order."""
-    dataset = correct_ambiguous_vr(dataset, True)
+    """Encode the elements of a data set (ASCII text only) with ``verbatim`` merged in."""
     buffer = _buffer()
     for tag in sorted({*dataset.keys(), *verbatim}):
         element: Any = verbatim.get(tag)
-        write_data_element(buffer, dataset[tag] if element is None else element, "iso8859")
+        if element is None:
+            element = dataset[tag]
+            if element.VR == "SQ":
+                items = [encode_elements(item, {}) for item in element.value]
+                element = sequence_element(tag, items)
+        write_data_element(buffer, element, "iso8859")
     return bytes(buffer.getvalue())
 
 
 def part10(sop_class_uid: str, sop_instance_uid: str, body: bytes) -> bytes:
-    """A complete file around an encoded data set (PS3.10 7.1)."""
+    """Return a complete file around an encoded data set (PS3.10 7.1)."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = sop_class_uid
-    meta.MediaStorageSOPInstanceUID = sop_instance_uid
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION
     buffer = _buffer()
     buffer.write(b"\0" * 128 + b"DICM")

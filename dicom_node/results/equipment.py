@@ -1,4 +1,4 @@
-"""Who made a result object: the constants of the equipment modules. Light: standard library only."""
+"""Who made a result object: constants of the equipment modules. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_A_PROBABILITY = "AI suspicion index, not a probability"
 
 
 def uid_of(*parts: str) -> str:
-    """A UID of the form ``2.25.<UUIDv5>`` that depends on the given parts only (PS3.5 B.2)."""
+    """Return the UID ``2.25.<UUIDv5>`` that depends on the given parts only (PS3.5 B.2)."""
     return f"2.25.{uuid.uuid5(NAMESPACE, chr(31).join(parts)).int}"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.pixels import unpack_bits
+from pydicom.pixels.utils import unpack_bits
 
 from ai_core.geometry import index_of_lps
 from ai_core.types import Geometry
@@ -26,7 +26,8 @@ from dicom_node.results.header import IDENTITY, TYPE_2, SourceImages
 from dicom_node.results.request import Analysed, ResultObject, ResultRequest
 from dicom_node.results.seg import Segment
 
-_POSITION_TOLERANCE_VOXELS = 0.01
+_POSITION_TOLERANCE_VOXELS = 0.2
+"""Slices jitter by hundredths of a millimetre; half a voxel would put a mask elsewhere."""
 _DIRECTION_TOLERANCE = 1e-3
 
 
@@ -175,9 +176,12 @@ def masks_in_patient(dataset: Dataset, geometry: Geometry) -> dict[int, npt.NDAr
     """
     frames = int(dataset.NumberOfFrames)
     shape = (frames, int(dataset.Rows), int(dataset.Columns))
-    bits = unpack_bits(dataset.PixelData)[: int(np.prod(shape))].reshape(shape).astype(bool)
+    bits = np.asarray(unpack_bits(dataset.PixelData))[: int(np.prod(shape))]
+    frames_of_bits = bits.reshape(shape).astype(bool)
     masks: dict[int, npt.NDArray[np.bool_]] = {}
-    for pixels, groups in zip(bits, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+    for pixels, groups in zip(
+        frames_of_bits, dataset.PerFrameFunctionalGroupsSequence, strict=True
+    ):
         x, y, z = (float(v) for v in groups.PlanePositionSequence[0].ImagePositionPatient)
         index = index_of_lps(geometry, (x, y, z))
         nearest = (round(index[0]), 0, 0)
@@ -225,7 +229,7 @@ def _check_report(
 def _check_says_nothing(
     dataset: Dataset, items: Sequence[Dataset], numbers: Sequence[Dataset]
 ) -> None:
-    """A report without a result must not read like a negative one."""
+    """Hold a report without a result that reads like a negative one."""
     values = {i.ConceptCodeSequence[0].CodeValue for i in items if i.ValueType == "CODE"}
     _require(
         not numbers and codes.ABSENT.value not in values and dataset.CompletionFlag == "PARTIAL",
@@ -234,7 +238,7 @@ def _check_says_nothing(
 
 
 def _measurements(dataset: Dataset) -> list[Dataset]:
-    """The containers of measurements (DCM 126010); the image library has numbers of its own."""
+    """Return the containers of measurements; the image library may have numbers of its own."""
     return [
         part
         for part in dataset.ContentSequence

@@ -131,8 +131,7 @@ def read_sources(request: ResultRequest) -> SourceImages:
 def _references(request: ResultRequest) -> tuple[FrameReference, ...]:
     if request.frames is None:
         return tuple(
-            FrameReference(str(s.SOPClassUID), str(s.SOPInstanceUID), None)
-            for s in request.sources
+            FrameReference(str(s.SOPClassUID), str(s.SOPInstanceUID), None) for s in request.sources
         )
     if len(request.sources) != 1:
         raise ValueError("frame numbers are for one multi-frame source; give exactly one")
@@ -158,7 +157,7 @@ def image_verbatim(sources: SourceImages) -> Verbatim:
 
 
 def _scanner(base: Dataset) -> tuple[BaseTag, RawDataElement]:
-    """The scanner as contributing equipment (PS3.3 C.12.1): ours is the equipment of the object."""
+    """Return the scanner as contributing equipment; ours is the object's own (PS3.3 C.12.1)."""
     copies = {e.tag: e for k in _SCANNER if (e := copied_element(base, k)) is not None}
     manufacturer = BaseTag(Tag("Manufacturer"))
     copies.setdefault(manufacturer, raw_element(manufacturer, "LO", b""))
@@ -191,7 +190,9 @@ def request_verbatim(sources: SourceImages) -> Verbatim:
 def _request_item(order: Dataset, base: Dataset) -> bytes:
     copies = {}
     for keyword in (*_REQUEST_TYPE_2, *_REQUEST_TYPE_3):
-        of_study = base if keyword in ("AccessionNumber", "IssuerOfAccessionNumberSequence") else None
+        of_study = (
+            base if keyword in ("AccessionNumber", "IssuerOfAccessionNumberSequence") else None
+        )
         element = copied_element(order, keyword)
         if (element is None or not element.value) and of_study is not None:
             element = copied_element(of_study, keyword)
@@ -272,7 +273,7 @@ def _decimal(value: object) -> object:
 
 
 def _copy_functional_groups(source: Dataset, template: Dataset) -> None:
-    """The geometry of a multi-frame image (PS3.3 C.7.6.16)."""
+    """Copy the geometry of a multi-frame image (PS3.3 C.7.6.16)."""
     if "PerFrameFunctionalGroupsSequence" not in source:
         return
     template.SharedFunctionalGroupsSequence = DicomSequence(

@@ -6,8 +6,9 @@ gland, in the plane of one T2W slice. Nothing that names the patient is drawn.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from scipy.ndimage import map_coordinates
 
 from ai_core.geometry import index_to_lps
 from ai_core.types import CaseResult, Finding, Volume
+from dicom_node.results.codes import finding_site
 from dicom_node.results.contour import outlines, slice_of_largest_area
 from dicom_node.results.request import Analysed, NotAnalysed
 from dicom_node.results.seg import GLAND_RGB, lesion_rgb
@@ -60,25 +62,32 @@ class Page:
     z: int | None
 
 
-def render_pages(outcome: Analysed | NotAnalysed) -> tuple[Page, ...]:
-    """The pages of a result: one per finding (the first four), or one that says what is missing."""
+def render_pages(
+    outcome: Analysed | NotAnalysed, slice_names: Sequence[str] = ()
+) -> tuple[Page, ...]:
+    """Return the pages of a result: one per finding (four at most), or one that says why none.
+
+    ``slice_names`` names the T2W slices as viewers do (``image 7``), in stack order.
+    """
     if isinstance(outcome, NotAnalysed):
         return (Page(_text_page(outcome), None),)
     findings = outcome.result.findings[:MAX_PAGES]
     if not findings:
-        return (_no_finding_page(outcome),)
-    return tuple(_finding_page(outcome, finding) for finding in findings)
+        return (_no_finding_page(outcome, slice_names),)
+    return tuple(_finding_page(outcome, finding, slice_names) for finding in findings)
 
 
-def write_png(pixels: RgbArray, path: Path) -> None:
-    """Write a page as PNG."""
-    Image.fromarray(pixels).save(path, format="PNG", optimize=True)
+def encode_png(pixels: RgbArray) -> bytes:
+    """Return a page as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
 
 
 # --- pages -----------------------------------------------------------------------------------
 
 
-def _finding_page(outcome: Analysed, finding: Finding) -> Page:
+def _finding_page(outcome: Analysed, finding: Finding, slice_names: Sequence[str]) -> Page:
     result = outcome.result
     z = slice_of_largest_area(result.lesions == finding.rank)
     calibrated = result.release.calibrated_on_real_cases
@@ -86,25 +95,41 @@ def _finding_page(outcome: Analysed, finding: Finding) -> Page:
     caveat = "" if calibrated else " (not a probability)"
     title = f"Finding {finding.rank} of {len(result.findings)}"
     headline = f"{index} {percent(finding.likelihood):.0f} %{caveat}"
-    adc = "" if finding.mean_adc_um2_s is None else f"   mean ADC {finding.mean_adc_um2_s:.0f} um2/s"
-    detail = (
-        f"{finding.sector}   {finding.volume_ml:.2f} ml   "
-        f"longest diameter {finding.longest_diameter_mm:.0f} mm{adc}"
-    )
-    colour = lesion_rgb(finding.rank)
-    return Page(_image_page(outcome, z, (title, headline, detail), colour), z)
+    page = _image_page(outcome, z, (title, headline, _detail(finding)), lesion_rgb(finding.rank))
+    return Page(_with_slice_name(page, z, slice_names), z)
 
 
-def _no_finding_page(outcome: Analysed) -> Page:
+def _detail(finding: Finding) -> str:
+    site, side = finding_site(finding.sector)
+    parts = [
+        site.meaning.removesuffix(" of prostate") + (f", {side.meaning.lower()}" if side else ""),
+        f"{finding.volume_ml:.2f} ml",
+        f"longest diameter {finding.longest_diameter_mm:.0f} mm",
+    ]
+    if finding.mean_adc_um2_s is not None:
+        parts.append(f"mean ADC {finding.mean_adc_um2_s:.0f} x 10-6 mm2/s")
+    return "   |   ".join(parts)
+
+
+def _no_finding_page(outcome: Analysed, slice_names: Sequence[str]) -> Page:
     z = slice_of_largest_area(outcome.result.gland_mask > 0)
     title, headline = "No region marked", "This does not exclude cancer."
     detail = f"gland {outcome.result.gland.volume_ml:.0f} ml"
-    return Page(_image_page(outcome, z, (title, headline, detail), _BRIGHT), z)
+    page = _image_page(outcome, z, (title, headline, detail), _BRIGHT)
+    return Page(_with_slice_name(page, z, slice_names), z)
+
+
+def _with_slice_name(page: Image.Image, z: int, slice_names: Sequence[str]) -> RgbArray:
+    if z < len(slice_names):
+        ImageDraw.Draw(page).text(
+            (_WIDTH_PX - _GAP_PX - 4, 18), ascii_text(slice_names[z]), _CALM, _font(18), anchor="ra"
+        )
+    return np.asarray(page)
 
 
 def _image_page(
     outcome: Analysed, z: int, words: tuple[str, str, str], colour: tuple[int, int, int]
-) -> RgbArray:
+) -> Image.Image:
     page, draw = _blank_page()
     view = _view(outcome.result, z)
     images = outcome.images
@@ -120,15 +145,10 @@ def _image_page(
         _annotate(panel, view, outcome.images.t2w, ascii_text(name))
         page.paste(panel, corner)
     title, headline, detail = words
-    draw.text((_GAP_PX + 4, 12), title, _rgb(colour), _font(28))
+    draw.text((_GAP_PX + 4, 12), title, colour, _font(28))
     draw.text((_GAP_PX + 250, 18), headline, _BRIGHT, _font(22))
     draw.text((_GAP_PX + 4, 52), ascii_text(detail), _CALM, _font(18))
-    draw.text((_WIDTH_PX - _GAP_PX - 4, 18), f"slice {z + 1}", _CALM, _font(18), anchor="ra")
-    return np.asarray(page)
-
-
-def _rgb(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    return colour
+    return page
 
 
 def _text_page(outcome: NotAnalysed) -> RgbArray:
@@ -185,7 +205,7 @@ def _wrapped(
 
 
 def _view(result: CaseResult, z: int) -> View:
-    """The square around the gland, the same on every page of a study but for the slice."""
+    """Return the square around the gland, the same on every page of a study but for the slice."""
     _, ys, xs = np.nonzero(result.gland_mask | (result.lesions > 0))
     sx, sy, _ = result.geometry.spacing_xyz_mm
     centre = ((xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2)
@@ -204,7 +224,7 @@ def _t2w_index(view: View, t2w: Volume) -> npt.NDArray[np.float64]:
 
 
 def _resample(view: View, t2w: Volume, volume: Volume) -> npt.NDArray[np.float64]:
-    """The image values under a panel; NaN where the image does not reach."""
+    """Return the image values under a panel; NaN where the image does not reach."""
     index = _t2w_index(view, t2w)
     homogeneous = np.vstack([index, np.ones(index.shape[1])])
     to_volume = np.linalg.inv(index_to_lps(volume.geometry)) @ index_to_lps(t2w.geometry)
@@ -262,18 +282,18 @@ def _annotate(panel: Image.Image, view: View, t2w: Volume, name: str) -> None:
         ((edge, middle), left, "lm"), ((PANEL_PX - edge, middle), right, "rm"),
         ((middle, edge), top, "ma"), ((middle, PANEL_PX - edge), bottom, "md"),
     ):  # fmt: skip
-        _shadowed(draw, place, letter, _CALM, 18, anchor)
-    _shadowed(draw, (edge, edge), name, _BRIGHT, 20, "la")
+        _shadowed(draw, place, letter, colour=_CALM, size=18, anchor=anchor)
+    _shadowed(draw, (edge, edge), name, colour=_BRIGHT, size=20, anchor="la")
     length = 10.0 / view.mm_per_px
     y = PANEL_PX - 14
     draw.line([(edge, y), (edge + length, y)], fill=_BRIGHT, width=2)
     for end in (edge, edge + length):
         draw.line([(end, y - 5), (end, y + 5)], fill=_BRIGHT, width=2)
-    _shadowed(draw, (edge + length + 8, y), "10 mm", _CALM, 16, "lm")
+    _shadowed(draw, (edge + length + 8, y), "10 mm", colour=_CALM, size=16, anchor="lm")
 
 
 def _shadowed(
-    draw: ImageDraw.ImageDraw, place: tuple[float, float], words: str,
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], words: str, *,
     colour: tuple[int, int, int], size: int, anchor: str,
 ) -> None:  # fmt: skip
     draw.text(
@@ -299,6 +319,6 @@ def orientation_letters(volume: Volume) -> tuple[str, str, str, str]:
 
 
 def _towards(vector: npt.NDArray[np.float64]) -> str:
-    """Main patient direction of a vector in LPS: L, R, P, A, H or F."""
+    """Return the main patient direction of a vector in LPS: L, R, P, A, H or F."""
     axis = int(np.argmax(np.abs(vector)))
     return ("LR", "PA", "HF")[axis][0 if vector[axis] > 0 else 1]

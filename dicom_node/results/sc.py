@@ -25,7 +25,7 @@ _SERIES = f"{KIND}/series"
 
 def draft_key_images(request: ResultRequest, sources: SourceImages) -> list[Draft]:
     """Secondary Capture objects of the pages of a request, with placeholder UIDs."""
-    pages = render_pages(request.outcome)
+    pages = render_pages(request.outcome, _slice_names(request))
     return [_draft(number, page, request, sources) for number, page in enumerate(pages, start=1)]
 
 
@@ -53,6 +53,14 @@ def _draft(number: int, page: Page, request: ResultRequest, sources: SourceImage
     _refer_to_slice(dataset, page, request, sources)
     _set_pixels(dataset, page)
     return Draft(KIND, dataset, sources.verbatim, (role, _SERIES))
+
+
+def _slice_names(request: ResultRequest) -> list[str]:
+    """Return what a viewer calls the slices."""
+    if request.frames is not None:
+        return [f"frame {number}" for number in request.frames]
+    numbers = [image.get("InstanceNumber") for image in request.sources]
+    return [f"image {number}" if number is not None else "" for number in numbers]
 
 
 def _words(request: ResultRequest) -> str:

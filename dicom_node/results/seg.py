@@ -60,7 +60,7 @@ def lesion_rgb(rank: int) -> tuple[int, int, int]:
 
 
 def gland_segments(result: CaseResult) -> tuple[Segment, ...]:
-    """The whole gland as one segment."""
+    """Return the whole gland as one segment."""
     segment = Segment(
         number=1, label="Prostate", description="Whole gland", mask=result.gland_mask > 0,
         category=codes.ANATOMICAL_STRUCTURE, type=codes.PROSTATE, regions=(), rgb=GLAND_RGB,
@@ -91,7 +91,7 @@ def draft_segmentation(
     kind: str, segments: Sequence[Segment], request: ResultRequest, sources: SourceImages,
     release: ReleaseInfo,
 ) -> Draft:  # fmt: skip
-    """A Segmentation of these segments, with placeholder UIDs.
+    """Return a Segmentation of these segments, with placeholder UIDs.
 
     Raises:
         ValueError: a segment is empty; an empty segmentation must never be written.
@@ -164,12 +164,13 @@ def _description(
 def _complete(
     dataset: Dataset, segments: Sequence[Segment], sources: SourceImages, dimensions_uid: str
 ) -> None:
-    """What highdicom leaves out, draws by chance or places where viewers do not look."""
+    """Set what highdicom leaves out, draws by chance or places where viewers do not look."""
     without_times(dataset)
     dataset.BodyPartExamined = "PROSTATE"
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = dimensions_uid
     for item in dataset.DimensionIndexSequence:
         item.DimensionOrganizationUID = dimensions_uid
+    dataset["PixelData"].VR = "OB"  # PS3.5 8.1.1: bits packed in bytes, not words
     _identify_segments_per_frame(dataset)
     if str(sources.base.get("LossyImageCompression", "")) == "01":
         dataset.LossyImageCompression = "01"  # PS3.3 C.7.6.1.1.5: once lossy, always lossy

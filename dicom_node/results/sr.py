@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import highdicom as hd
-import numpy as np
 from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
@@ -52,13 +50,13 @@ def draft_report(
     sources: SourceImages,
     segmentations: Sequence[tuple[Draft, Sequence[Segment]]],
 ) -> Draft:
-    """The report of a request; it refers to the segmentations by their UIDs.
+    """Return the report of a request; it refers to the segmentations by their UIDs.
 
     Args:
         request: what is reported.
         sources: the source images, all listed as evidence.
         segmentations: the gland first, then the lesions if there are any; empty where the study
-            was not analysed. Their UIDs may still be placeholders.
+            was not analysed. They carry their final instance UIDs.
     """
     outcome = request.outcome
     if isinstance(outcome, Analysed):
@@ -86,7 +84,7 @@ def draft_report(
         is_verified=False,
         previous_versions=_predecessors(request),
         series_description=text.series_description(words, request),
-        coding_schemes=[_private_scheme()],
+        coding_schemes=[_private_scheme()] if isinstance(outcome, Analysed) else None,
     )
     without_times(dataset)
     dataset.ManufacturerModelName = MODEL_NAME
@@ -112,9 +110,7 @@ def _predecessors(request: ResultRequest) -> list[Dataset] | None:
     return [earlier]
 
 
-def _report(
-    groups: _Groups, request: ResultRequest, sources: SourceImages
-) -> sr.MeasurementReport:
+def _report(groups: _Groups, request: ResultRequest, sources: SourceImages) -> sr.MeasurementReport:
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=device_observer_uid(request.installation_id),
         name=MODEL_NAME,
@@ -122,14 +118,42 @@ def _report(
         model_name=MODEL_NAME,
         serial_number=request.installation_id,
     )
-    observer = sr.ObserverContext(hd.sr.CodedConcept("121007", "DCM", "Device"), device)
-    return sr.MeasurementReport(
+    observer = sr.ObserverContext(sr.CodedConcept.from_code(codes.DEVICE), device)
+    report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
         procedure_reported=codes.MP_MRI_OF_PROSTATE,
         imaging_measurements=groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
-        referenced_images=list(sources.templates or sources.others),
     )
+    content = report[0].ContentSequence
+    content.insert(len(content) - 1, _image_library(sources))  # TID 1500: before the measurements
+    return report
+
+
+def _image_library(sources: SourceImages) -> sr.ContainerContentItem:
+    """Return the T2W images as image library (TID 1600); OHIF fails on a report without."""
+    images = sources.templates or sources.others
+    entries = [
+        sr.ImageContentItem(
+            name=codes.SOURCE,
+            referenced_sop_class_uid=image.SOPClassUID,
+            referenced_sop_instance_uid=image.SOPInstanceUID,
+            relationship_type=sr.RelationshipTypeValues.CONTAINS,
+        )
+        for image in images
+    ]
+    group = _container(codes.IMAGE_LIBRARY_GROUP, entries)
+    return _container(codes.IMAGE_LIBRARY, [group])
+
+
+def _container(name: Code, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:
+    container = sr.ContainerContentItem(
+        name=name,
+        is_content_continuous=False,
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )
+    container.ContentSequence = sr.ContentSequence(items)
+    return container
 
 
 # --- the groups of an analysed study ---------------------------------------------------------
@@ -169,13 +193,8 @@ def _pair(
     evaluations: list[sr.QualitativeEvaluation],
     site: sr.FindingSite | None,
 ) -> _Groups:
-    """The two groups of one region, under one Tracking UID."""
-    common = {
-        "finding_category": segment.category,
-        "finding_type": segment.type,
-        "finding_sites": [site] if site else None,
-        "algorithm_id": algorithm,
-    }
+    """Return the two groups of one region, under one Tracking UID."""
+    sites = [site] if site else None
     z = slice_of_largest_area(segment.mask)
     outline = sr.ImageRegion(
         graphic_type=sr.GraphicTypeValues.POLYLINE,
@@ -187,12 +206,18 @@ def _pair(
         referenced_segment=_referenced_segment(segment, segmentation, sources),
         measurements=numbers,
         qualitative_evaluations=evaluations,
-        **common,
+        finding_category=segment.category,
+        finding_type=segment.type,
+        finding_sites=sites,
+        algorithm_id=algorithm,
     )
     planar = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(segment.tracking_uid, segment.label),
         referenced_region=outline,
-        **common,
+        finding_category=segment.category,
+        finding_type=segment.type,
+        finding_sites=sites,
+        algorithm_id=algorithm,
     )
     return [volumetric, planar]
 
@@ -206,21 +231,12 @@ def _referenced_segment(
     segment: Segment, segmentation: Dataset, sources: SourceImages
 ) -> sr.ReferencedSegment:
     """By hand: highdicom's own helper fails where a segmentation has one segment only."""
-    slices = np.flatnonzero(segment.mask.any(axis=(1, 2)))
-    frames = [sources.references[z] for z in slices]
-    if sources.multi_frame:
-        numbers = [f.frame_number for f in frames if f.frame_number is not None]
-        first = frames[0]
-        images = [
-            sr.SourceImageForSegmentation(first.sop_class_uid, first.sop_instance_uid, numbers)
-        ]
-    else:
-        images = [sr.SourceImageForSegmentation(*_reference(frame)) for frame in frames]
+    series = str(sources.templates[0].SeriesInstanceUID)
     return sr.ReferencedSegment(
         sop_class_uid=str(segmentation.SOPClassUID),
         sop_instance_uid=str(segmentation.SOPInstanceUID),
         segment_number=segment.number,
-        source_images=images,
+        source_series=sr.SourceSeriesForSegmentation(series),
     )
 
 
@@ -237,7 +253,7 @@ def _number(
     algorithm: sr.AlgorithmIdentification,
     derivation: Code | None = None,
 ) -> sr.Measurement:
-    """A NUM with the algorithm as its child: OHIF fails on a NUM that has none."""
+    """Return a NUM with the algorithm as its child: OHIF fails on a NUM that has none."""
     return sr.Measurement(
         name=name, value=value, unit=unit, algorithm_id=algorithm, derivation=derivation
     )
@@ -254,9 +270,7 @@ def _gland_numbers(
     result: CaseResult, algorithm: sr.AlgorithmIdentification
 ) -> list[sr.Measurement]:
     return [
-        _number(
-            codes.VOLUME, round(result.gland.volume_ml, 1), codes.CUBIC_CENTIMETRE, algorithm
-        ),
+        _number(codes.VOLUME, round(result.gland.volume_ml, 1), codes.CUBIC_CENTIMETRE, algorithm),
         _suspicion(result.case_likelihood, result.release, algorithm),
     ]
 
@@ -311,7 +325,7 @@ def _not_analysed_words(outcome: NotAnalysed) -> str:
 
 
 def _not_analysed_group(outcome: NotAnalysed) -> sr.MeasurementsAndQualitativeEvaluations:
-    """A TID 1501 group: unlike TID 1411 it needs no region. No number, no "absent"."""
+    """Return a TID 1501 group: unlike TID 1411 it needs no region. No number, no "absent"."""
     quality = REASONS[outcome.reason].quality
     coded = [Code(quality.value, quality.scheme, quality.meaning)] if quality else []
     group = sr.MeasurementsAndQualitativeEvaluations(
@@ -338,13 +352,7 @@ def _remark(words: str) -> sr.TextContentItem:
 
 def _remarks_container(remarks: Sequence[str]) -> sr.ContainerContentItem:
     """Document-level statements (TID 1500, Qualitative Evaluations)."""
-    container = sr.ContainerContentItem(
-        name=codes.QUALITATIVE_EVALUATIONS,
-        is_content_continuous=False,
-        relationship_type=sr.RelationshipTypeValues.CONTAINS,
-    )
-    container.ContentSequence = sr.ContentSequence([_remark(words) for words in remarks])
-    return container
+    return _container(codes.QUALITATIVE_EVALUATIONS, [_remark(words) for words in remarks])
 
 
 def _analysed_remarks(result: CaseResult, request: ResultRequest) -> list[str]:

@@ -10,7 +10,7 @@ from dicom_node.results.request import ResultRequest
 
 
 def ascii_text(text: str) -> str:
-    """The text in printable ASCII: accents dropped, other characters replaced by ``?``.
+    """Return the text in printable ASCII: accents dropped, other characters replaced by ``?``.
 
     Backslash and tilde are replaced as well: they mean something else in some character sets.
     """
@@ -20,18 +20,18 @@ def ascii_text(text: str) -> str:
 
 
 def series_description(words: str, request: ResultRequest) -> str:
-    """Description of one of our series: what it is, its revision, and the caveat (LO, 64)."""
+    """Return the description of one of our series: content, revision, caveat (LO, 64)."""
     revision = f" rev {request.revision}" if request.revision > 1 else ""
     return f"{words}{revision}{RUO_SUFFIX}"
 
 
 def percent(fraction: float) -> float:
-    """A fraction as a percentage with one decimal."""
+    """Return a fraction as a percentage with one decimal."""
     return round(100.0 * fraction, 1)
 
 
 def index_words(finding: Finding, release: ReleaseInfo) -> str:
-    """The suspicion of a finding in words that do not claim more than the release allows."""
+    """Return the suspicion of a finding in words that do not claim more than the release allows."""
     value = f"{percent(finding.likelihood):g} %"
     if release.calibrated_on_real_cases:
         return f"likelihood of csPCa {value}"

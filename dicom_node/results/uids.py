@@ -22,7 +22,7 @@ from dicom_node.results.request import ResultObject
 
 
 def placeholder(role: str) -> str:
-    """The UID that stands for a role (``seg-gland/instance``) until the content is known."""
+    """Return the UID that stands for a role (``seg-gland/instance``) while content is open."""
     return uid_of("placeholder", role)
 
 
@@ -35,7 +35,7 @@ class RunKey:
     config_digest: str
 
     def uid(self, content_digest: str, role: str) -> str:
-        """The UID of a role in an object of this content."""
+        """Return the UID of a role in an object of this content."""
         return uid_of(
             "result", self.inputs_digest, self.weights_digest, self.config_digest,
             content_digest, role,
@@ -113,7 +113,7 @@ def _set_times(dataset: Dataset, time: datetime) -> None:
 
 
 def local_time(time: datetime, verbatim: Verbatim) -> datetime:
-    """The time in the zone of the data set where that is declared, else as it was given.
+    """Return the time in the zone of the data set where that is declared, else as it was given.
 
     The offset applies to every date and time of a data set (PS3.3 C.12.1.1.8).
     """

@@ -83,7 +83,7 @@ def _postgresql(url: URL) -> Engine:
 
 
 def schema_version(engine: Engine) -> str | None:
-    """The version of the schema in the database; None where there is none.
+    """Read the version of the schema in the database; None where there is none.
 
     Raises:
         StoreError: the database cannot be read.
@@ -125,6 +125,19 @@ def migrate(engine: Engine) -> None:
         ) from None
     except SQLAlchemyError as error:
         raise unusable(error) from None
+
+
+def quick_check(connection: Connection) -> None:
+    """Let SQLite check its own pages; PostgreSQL checks them as it reads.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    found = connection.exec_driver_sql("PRAGMA quick_check").scalar_one()
+    if found != "ok":
+        raise StoreError(f"the database is damaged: {found}", "stop the node, dicom-node recover")
 
 
 def unusable(error: SQLAlchemyError) -> StoreError:

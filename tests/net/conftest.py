@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
+from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig, NodeSection, PeerConfig
-from dicom_node.net.access import Refusal, Requester
 from dicom_node.net.limits import ServerLimits
-from dicom_node.net.receiver import Port
+from dicom_node.net.receiver import Receiver
 from dicom_node.net.sender import Address
+from dicom_node.store.store import Store
 
 NODE_AE = "PROSTATE_AI"
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -52,13 +54,18 @@ class OpenPort:
 
     port: int
     ingest: MemoryIngest
-    peers: list[PeerConfig]
-    refusals: list[tuple[Requester, Refusal, str]]
-    handle: Port
+    store: Store
+    handle: Receiver
+    database_url: str
 
     @property
     def address(self) -> Address:
         return Address(NODE_AE, "127.0.0.1", self.port)
+
+    def refusals(self) -> list[tuple[str, str, str, str]]:
+        """Who was refused: calling AE, called AE, address, reason; the latest first."""
+        keys = ("calling_ae", "called_ae", "address", "reason")
+        return [tuple(row[key] for key in keys) for row in self.store.refusals()]
 
 
 def peer(ae_title: str = "PACS", host: str = "127.0.0.1", **values: object) -> PeerConfig:
@@ -66,29 +73,40 @@ def peer(ae_title: str = "PACS", host: str = "127.0.0.1", **values: object) -> P
     return PeerConfig.model_validate(fields)
 
 
+def wait_for(condition: Callable[[], object], limit_s: float = 5.0) -> None:
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("did not happen in time")
+
+
 OpenPortWith = Callable[..., OpenPort]
 
 
 @pytest.fixture
-def open_port() -> Iterator[OpenPortWith]:
-    """Open a port on loopback; all are closed at the end of the test."""
+def open_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenPortWith]:
+    """Open a port on loopback with a real database; all are closed at the end of the test."""
     opened: list[OpenPort] = []
 
-    def start(
-        peers: Sequence[PeerConfig] = (), limits: ServerLimits | None = None
-    ) -> OpenPort:
-        config = NodeConfig(node=NodeSection(ae_title=NODE_AE, port=0))
-        ingest, known = MemoryIngest(), list(peers or [peer()])
-        refusals: list[tuple[Requester, Refusal, str]] = []
-        port = Port(
-            config, ingest, lambda: tuple(known), lambda *r: refusals.append(r), limits
+    def start(peers: Sequence[PeerConfig] = (), limits: ServerLimits | None = None) -> OpenPort:
+        folder = tmp_path_factory.mktemp("node")
+        config = NodeConfig(
+            node=NodeSection(ae_title=NODE_AE, port=0, data_dir=folder),
+            peers=tuple(peers or [peer()]),
         )
-        opened.append(OpenPort(port.start(), ingest, known, refusals, port))
+        clock = SystemClock()
+        store = Store(config.database_url, clock=clock, create=True)
+        ingest = MemoryIngest()
+        receiver = Receiver(config, store, ingest, clock, limits)
+        opened.append(OpenPort(receiver.start(), ingest, store, receiver, config.database_url))
         return opened[-1]
 
     yield start
     for item in opened:
         item.handle.stop(drain_s=0)
+        item.store.close()
 
 
 def write_instance(

@@ -7,33 +7,33 @@ import time
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
 from pydicom.uid import UID
 from pynetdicom import AE
-from pynetdicom.dimse_primitives import C_STORE
-from tests.net.conftest import MR, Answer, OpenPortWith, peer, write_instance
 
-from dicom_node.errors import StoreError
+from dicom_node.clock import SystemClock
+from dicom_node.config import NodeConfig, NodeSection, PeerConfig
+from dicom_node.errors import ConfigError, StoreError
 from dicom_node.net.access import Refusal
 from dicom_node.net.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.outcomes import Outcome
-from dicom_node.net.receiver import is_uid
+from dicom_node.net.receiver import Receiver, is_uid
 from dicom_node.net.sender import Address, echo, outgoing, send
 from dicom_node.net.standin import dataset_bytes
+from dicom_node.store.store import Store
+from tests.net.conftest import (
+    MR,
+    Answer,
+    OpenPortWith,
+    peer,
+    wait_for,
+    write_instance,
+)
+from tests.net.wire import Wire, pdata, status_of, store_rq
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 CT = "1.2.840.10008.5.1.4.1.1.2"
-
-
-def wait_for(condition: object, limit_s: float = 5.0) -> None:
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        if condition():  # type: ignore[operator]
-            return
-        time.sleep(0.02)
-    raise AssertionError("did not happen in time")
 
 
 def test_echo_from_a_known_peer(open_port: OpenPortWith) -> None:
@@ -74,8 +74,8 @@ def test_deflate_and_lossy_are_not_negotiated(open_port: OpenPortWith, syntax: s
     assoc = entity.associate("127.0.0.1", node.port, ae_title="PROSTATE_AI")
     assert not assoc.is_established
     assert [cx.result for cx in assoc.rejected_contexts] == [4]
-    wait_for(lambda: node.refusals)
-    assert node.refusals[0][1:] == (Refusal.TRANSFER_SYNTAX_NOT_SUPPORTED, MR)
+    wait_for(node.refusals)
+    assert node.refusals()[0][3] == f"{Refusal.TRANSFER_SYNTAX_NOT_SUPPORTED}: {MR}"
 
 
 def test_unsupported_sop_class_is_refused_and_recorded(
@@ -85,13 +85,12 @@ def test_unsupported_sop_class_is_refused_and_recorded(
     paths = [write_instance(tmp_path), write_instance(tmp_path, sop_class=CT)]
     statuses = send(node.address, [outgoing(p) for p in paths], calling_ae="PACS")
     assert [s.outcome for s in statuses] == [Outcome.SENT, Outcome.PERMANENT]
-    who, refusal, detail = node.refusals[0]
-    assert (refusal, detail) == (Refusal.SOP_CLASS_NOT_SUPPORTED, CT)
-    assert (who.calling_ae, who.called_ae, who.address) == ("PACS", "PROSTATE_AI", "127.0.0.1")
+    reason = f"{Refusal.SOP_CLASS_NOT_SUPPORTED}: {CT}"
+    assert node.refusals() == [("PACS", "PROSTATE_AI", "127.0.0.1", reason)]
 
 
 @pytest.mark.parametrize(
-    ("calling", "called", "known", "refusal", "reason"),
+    "case",
     [
         ("PACS", "WRONG", peer(), Refusal.CALLED_AE_UNKNOWN, (1, 1, 7)),
         ("NOBODY", "PROSTATE_AI", peer(), Refusal.CALLING_AE_UNKNOWN, (1, 1, 3)),
@@ -109,12 +108,9 @@ def test_unsupported_sop_class_is_refused_and_recorded(
 )
 def test_who_is_refused_and_what_is_recorded(
     open_port: OpenPortWith,
-    calling: str,
-    called: str,
-    known: object,
-    refusal: Refusal,
-    reason: tuple[int, int, int],
+    case: tuple[str, str, PeerConfig, Refusal, tuple[int, int, int]],
 ) -> None:
+    calling, called, known, refusal, reason = case
     node = open_port([known])
     entity = AE(ae_title=calling)
     entity.add_requested_context("1.2.840.10008.1.1")
@@ -123,10 +119,8 @@ def test_who_is_refused_and_what_is_recorded(
     answer = assoc.acceptor.primitive
     assert answer is not None
     assert (answer.result, answer.result_source, answer.diagnostic) == reason
-    wait_for(lambda: node.refusals)
-    who, why, _ = node.refusals[0]
-    assert why is refusal
-    assert (who.calling_ae, who.called_ae, who.address) == (calling, called, "127.0.0.1")
+    wait_for(node.refusals)
+    assert node.refusals() == [(calling, called, "127.0.0.1", refusal.value)]
 
 
 @pytest.mark.parametrize("block", ["127.0.0.0/8", "127.0.0.1"])
@@ -138,23 +132,28 @@ def test_from_allows_an_address_block(open_port: OpenPortWith, block: str) -> No
 def test_a_peer_added_while_running_counts_within_a_second(open_port: OpenPortWith) -> None:
     node = open_port([peer("OTHER")])
     assert not echo(node.address, calling_ae="PACS").ok
-    node.peers.append(peer())
+    elsewhere = Store(node.database_url, clock=SystemClock())
+    elsewhere.peer_add(peer())
     time.sleep(1.0)
     assert echo(node.address, calling_ae="PACS").ok
-    node.peers.clear()
+    elsewhere.peer_remove("pacs")
+    elsewhere.close()
     time.sleep(1.0)
     assert not echo(node.address, calling_ae="PACS").ok
 
 
-def test_when_peers_cannot_be_read_nobody_comes_in(open_port: OpenPortWith) -> None:
+def test_when_peers_cannot_be_read_nobody_comes_in(
+    open_port: OpenPortWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node = open_port()
 
     def fail() -> None:
         raise StoreError("database is locked")
 
-    node.handle._scp._access._read_peers = fail  # type: ignore[assignment]
+    monkeypatch.setattr(node.store, "peers", fail)
     assert not echo(node.address, calling_ae="PACS").ok
-    assert node.refusals[0][1] is Refusal.NODE_UNAVAILABLE
+    wait_for(node.refusals)
+    assert node.refusals()[0][3] == Refusal.NODE_UNAVAILABLE
 
 
 @pytest.mark.parametrize(
@@ -185,29 +184,17 @@ def test_the_answer_of_the_receive_path_goes_out(open_port: OpenPortWith, tmp_pa
     assert "differs in the data set" in status.detail
 
 
-@pytest.mark.parametrize("uid", ["../../../etc/x", "..", "1.2/../../a", "A" * 64, "1.2.3\n", "1..2"])
-def test_what_is_no_uid_never_reaches_the_receive_path(
-    open_port: OpenPortWith, tmp_path: Path, uid: str
-) -> None:
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize(
+    "uid", ["../../../etc/x", "..", "1.2/../../a", "A" * 64, "1..2", "1.2.3\0.4"]
+)
+def test_what_is_no_uid_never_reaches_the_receive_path(open_port: OpenPortWith, uid: str) -> None:
     node = open_port()
-    dataset = dcmread(write_instance(tmp_path))
-    entity = AE(ae_title="PACS")
-    entity.add_requested_context(UID(MR), [dataset.file_meta.TransferSyntaxUID])
-    assoc = entity.associate("127.0.0.1", node.port, ae_title="PROSTATE_AI")
-    request = C_STORE()
-    request.MessageID, request.Priority, request.AffectedSOPClassUID = 1, 2, UID(MR)
-    request._affected_sop_instance_uid = UID(uid, validation_mode=0)
-    from io import BytesIO
-
-    request.DataSet = BytesIO(b"\x08\x00\x05\x00CS\x00\x00")
-    assoc._reactor_checkpoint.clear()
-    assoc.dimse.send_msg(request, 1)
-    assoc.dimse_timeout = 5
-    _, response = assoc.dimse.get_msg(block=True)
-    assoc._reactor_checkpoint.set()
-    assoc.abort()
-    assert response is not None
-    assert response.Status == 0x0117
+    with Wire(node.port).associate() as wire:
+        wire.send(store_rq(uid.encode()) + pdata(b"\x08\x00\x05\x00\x00\x00\x00\x00", control=2))
+        kind, body = wire.read_pdu()
+        assert kind == 4
+        assert status_of(body) == 0x0117
     assert node.ingest.received == []
 
 
@@ -262,15 +249,10 @@ def test_a_slow_answer_does_not_cut_the_association(
 
 
 def test_a_port_in_use_is_said_plainly(open_port: OpenPortWith) -> None:
-    from dicom_node.config import NodeConfig, NodeSection
-    from dicom_node.errors import ConfigError
-    from dicom_node.net.receiver import Port
-    from tests.net.conftest import MemoryIngest
-
     node = open_port()
     config = NodeConfig(node=NodeSection(port=node.port))
     with pytest.raises(ConfigError, match="cannot listen"):
-        Port(config, MemoryIngest(), lambda: (), lambda *_: None).start()
+        Receiver(config, node.store, node.ingest, SystemClock()).start()
 
 
 def test_address_of_a_stranger(open_port: OpenPortWith) -> None:

@@ -1,4 +1,4 @@
-"""Run by Alembic: migrations run on the connection that `dicom_node.store.engine.migrate` opened."""
+"""Run by Alembic, on the connection that `dicom_node.store.engine.migrate` opened."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
@@ -55,7 +56,9 @@ def geometry_of(slices: list[Dataset]) -> Geometry:
     )
 
 
-def ball(geometry: Geometry, centre_lps_mm: tuple[float, float, float], radii_mm: tuple) -> np.ndarray:
+def ball(
+    geometry: Geometry, centre_lps_mm: tuple[float, float, float], radii_mm: tuple
+) -> np.ndarray:
     """Ellipsoid with axes along the grid."""
     z0, y0, x0 = index_of_lps(geometry, centre_lps_mm)
     z, y, x = np.ogrid[tuple(slice(0, n) for n in geometry.shape_zyx)]
@@ -70,7 +73,7 @@ def finding(rank: int, centre: tuple[float, float, float], mask: np.ndarray, ml:
     return Finding(
         rank=rank, center_lps_mm=centre, volume_ml=float(mask.sum()) * ml,
         longest_diameter_mm=14.2 - rank, likelihood=0.71 - 0.1 * rank, significant=rank == 1,
-        suspicion_score=4.1 - rank, sector="PZ/pl/mid/L" if rank == 1 else "TZ/a/mid/R",
+        suspicion_score=4.1 - rank, sector="PZ/pl/mid/R" if rank == 1 else "TZ/a/mid/L",
         mean_adc_um2_s=812.4 if rank == 1 else None, uncertainty=0.2,
     )  # fmt: skip
 
@@ -81,7 +84,7 @@ def case_result(
     quality: tuple[QualityFinding, ...] = (),
 ) -> CaseResult:  # fmt: skip
     """A made-up result: an ellipsoid gland, balls as lesions (centre, radius in mm)."""
-    gland = ball(geometry, gland_centre, (24.0, 17.0, 20.0))
+    gland = ball(geometry, gland_centre, (23.0, 19.0, 20.0))
     labels = np.zeros(geometry.shape_zyx, dtype=np.uint8)
     findings = []
     ml = geometry.voxel_volume_mm3 / 1000
@@ -123,8 +126,8 @@ def not_analysed(reason: Reason = Reason.NO_DIFFUSION) -> NotAnalysed:
 
 # --- the public study ------------------------------------------------------------------------
 
-REAL_GLAND = (3.0, 27.0, -38.0)
-REAL_LESIONS = (((21.0, 36.0, -38.5), 6.0), ((-6.0, 18.0, -35.0), 5.0))
+REAL_GLAND = (30.0, 24.0, -37.0)
+REAL_LESIONS = (((25.7, 31.9, -38.5), 6.0), ((38.0, 17.0, -35.0), 5.0))
 
 
 def read_series(folder: Path) -> list[Dataset]:
@@ -169,14 +172,17 @@ def stack(
     normal = np.cross(row, column) * (-1 if reverse else 1)
     random = np.random.default_rng(seed)
     return [
-        _slice(k, np.array([-25.0, -30.0, 10.0]) + k * step_mm * normal, row, column,
-               (rows, columns), spacing_mm, step_mm, random)
+        _slice(
+            k, position=np.array([-25.0, -30.0, 10.0]) + k * step_mm * normal, row=row,
+            column=column, shape=(rows, columns), spacing_mm=spacing_mm, step_mm=step_mm,
+            random=random,
+        )
         for k in range(slices)
     ]  # fmt: skip
 
 
 def _slice(
-    k: int, position: np.ndarray, row: np.ndarray, column: np.ndarray, shape: tuple,
+    k: int, *, position: np.ndarray, row: np.ndarray, column: np.ndarray, shape: tuple,
     spacing_mm: tuple, step_mm: float, random: np.random.Generator,
 ) -> Dataset:  # fmt: skip
     image = Dataset()
@@ -206,7 +212,9 @@ def _slice(
     return image
 
 
-def stack_request(slices: list[Dataset] | None = None, lesion: bool = True, **more: object) -> ResultRequest:
+def stack_request(
+    slices: list[Dataset] | None = None, lesion: bool = True, **more: object
+) -> ResultRequest:
     """A generated stack with a made-up result."""
     slices = slices or stack()
     t2w = volume_of(slices)
@@ -215,3 +223,38 @@ def stack_request(slices: list[Dataset] | None = None, lesion: bool = True, **mo
     lesions = ((middle, 5.5),) if lesion else ()
     result = case_result(t2w.geometry, middle, lesions)
     return request_for(slices, Analysed(result, KeyImageVolumes(t2w)), **more)
+
+
+def with_gland(request: ResultRequest, mask: np.ndarray) -> ResultRequest:
+    """The request with another gland."""
+    assert isinstance(request.outcome, Analysed)
+    result = replace(request.outcome.result, gland_mask=mask.astype(np.uint8))
+    return replace(request, outcome=replace(request.outcome, result=result))
+
+
+def enhanced(slices: list[Dataset]) -> Dataset:
+    """The slices as one multi-frame instance, converted by highdicom."""
+    return LegacyConvertedEnhancedMRImage(
+        legacy_datasets=slices, series_instance_uid="2.25.7781", series_number=3,
+        sop_instance_uid="2.25.7782", instance_number=1,
+    )  # fmt: skip
+
+
+def frame_numbers(image: Dataset, slices: list[Dataset]) -> tuple[int, ...]:
+    """Number of the frame that holds each slice."""
+    positions = [
+        np.asarray(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        for groups in image.PerFrameFunctionalGroupsSequence
+    ]
+    return tuple(
+        1
+        + int(
+            np.argmin(
+                [
+                    np.abs(p - np.asarray(s.ImagePositionPatient, dtype=float)).sum()
+                    for p in positions
+                ]
+            )
+        )
+        for s in slices
+    )

@@ -1,0 +1,141 @@
+"""Removal of geometric variability (claim 19): everything onto grids in the orientation of T2W.
+
+SimpleITK is used here and in `registration` only; training needs neither.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+
+from ai_core.config import Grid
+from ai_core.errors import GeometryError
+from ai_core.geometry import grid_around
+from ai_core.types import FloatArray, Geometry, LabelArray, Vector3, Volume
+
+DETERMINANT_TOLERANCE = 0.05
+
+
+def check_geometry(geometry: Geometry, name: str) -> None:
+    """Refuse a grid that cannot be placed in the patient.
+
+    Raises:
+        GeometryError: a size or spacing is not positive or not finite, or the axes are not
+            orthonormal.
+    """
+    numbers = np.array([*geometry.spacing_xyz_mm, *geometry.origin_lps_mm])
+    direction = np.asarray(geometry.direction, dtype=np.float64)
+    good = (
+        np.isfinite(numbers).all()
+        and np.isfinite(direction).all()
+        and min(geometry.spacing_xyz_mm) > 0
+        and min(geometry.size_xyz) > 0
+        and abs(abs(np.linalg.det(direction)) - 1) < DETERMINANT_TOLERANCE
+    )
+    if not good:
+        raise GeometryError(
+            f"the geometry of {name} is not usable",
+            "Export the series again with its position, orientation and spacing.",
+        )
+
+
+def to_sitk(volume: Volume) -> sitk.Image:
+    """A SimpleITK image (float32) of a volume."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.array, dtype=np.float32))
+    geometry = volume.geometry
+    image.SetSpacing(geometry.spacing_xyz_mm)
+    image.SetOrigin(geometry.origin_lps_mm)
+    image.SetDirection([v for row in geometry.direction for v in row])
+    return image
+
+
+def geometry_of(image: sitk.Image) -> Geometry:
+    """The grid of a three-dimensional SimpleITK image."""
+    d = image.GetDirection()
+    rows = tuple((d[3 * i], d[3 * i + 1], d[3 * i + 2]) for i in range(3))
+    return Geometry(
+        tuple(image.GetSize()), tuple(image.GetSpacing()), tuple(image.GetOrigin()), rows
+    )
+
+
+def working_grid(t2w: Geometry, center_lps_mm: Vector3, grid: Grid) -> Geometry:
+    """The working grid around a point, in the orientation of T2W."""
+    nz, ny, nx = grid.shape_zyx
+    sz, sy, sx = grid.spacing_zyx_mm
+    return grid_around(center_lps_mm, (sx, sy, sz), (nx, ny, nz), t2w.direction)
+
+
+def resample(
+    image: sitk.Image,
+    target: Geometry,
+    transform: sitk.Transform | None = None,
+    interpolator: int = sitk.sitkLinear,
+) -> FloatArray:
+    """Values of ``image`` on the ``target`` grid, 0 outside its field of view.
+
+    ``transform`` maps points of the target to points of the image (SimpleITK's convention). Where
+    the target's pixels are larger, the image is smoothed first, so that noise does not alias.
+    """
+    smooth = _smoothed(image, target)
+    filter_ = sitk.ResampleImageFilter()
+    filter_.SetSize(target.size_xyz)
+    filter_.SetOutputSpacing(target.spacing_xyz_mm)
+    filter_.SetOutputOrigin(target.origin_lps_mm)
+    filter_.SetOutputDirection([v for row in target.direction for v in row])
+    filter_.SetInterpolator(interpolator)
+    filter_.SetDefaultPixelValue(0.0)
+    if transform is not None:
+        filter_.SetTransform(transform)
+    return np.asarray(sitk.GetArrayFromImage(filter_.Execute(smooth)), dtype=np.float32)
+
+
+def _smoothed(image: sitk.Image, target: Geometry) -> sitk.Image:
+    """In-plane Gaussian of the width that the coarser pixels of the target ask for."""
+    own = image.GetSpacing()
+    sigmas = [
+        0.42 * max(new**2 - old**2, 0.0) ** 0.5
+        for new, old in zip(target.spacing_xyz_mm[:2], own[:2], strict=True)
+    ]
+    result = image
+    for axis, sigma in enumerate(sigmas):
+        if sigma > 0.25 * own[axis]:
+            result = sitk.RecursiveGaussian(result, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
+    return result
+
+
+def resample_labels(labels: LabelArray, source: Geometry, target: Geometry) -> LabelArray:
+    """Nearest-neighbour resampling of a label image, 0 outside."""
+    image = to_sitk(Volume(labels, source))
+    filled = resample_nearest(image, target)
+    return np.asarray(filled, dtype=np.uint8)
+
+
+def resample_nearest(image: sitk.Image, target: Geometry) -> FloatArray:
+    """Nearest-neighbour resampling without smoothing."""
+    out = sitk.Resample(
+        image,
+        list(target.size_xyz),
+        sitk.Transform(),
+        sitk.sitkNearestNeighbor,
+        list(target.origin_lps_mm),
+        list(target.spacing_xyz_mm),
+        [v for row in target.direction for v in row],
+        0.0,
+    )
+    return np.asarray(sitk.GetArrayFromImage(out), dtype=np.float32)
+
+
+def resample_map(values: FloatArray, source: Geometry, target: Geometry) -> FloatArray:
+    """Linear resampling of a map from a working grid to another grid, 0 outside."""
+    image = to_sitk(Volume(values, source))
+    out = sitk.Resample(
+        image,
+        list(target.size_xyz),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        list(target.origin_lps_mm),
+        list(target.spacing_xyz_mm),
+        [v for row in target.direction for v in row],
+        0.0,
+    )
+    return np.asarray(sitk.GetArrayFromImage(out), dtype=np.float32)

@@ -1,0 +1,110 @@
+"""Write simulated examinations as DICOM studies, as a scanner would send them.
+
+The same study and options give the same bytes. ``python -m dicom_node.phantom --rebuild FOLDER``
+makes the packaged studies again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydicom.uid import RLELossless
+
+from dicom_node import durable
+from dicom_node.dicom.examination import (
+    RECIPES,
+    Examination,
+    Layout,
+    PhantomOptions,
+    Role,
+    instances,
+)
+from dicom_node.dicom.write import encode_part10
+
+__all__ = [
+    "RECIPES",
+    "Examination",
+    "Layout",
+    "PhantomOptions",
+    "Role",
+    "packaged_study",
+    "rebuild",
+    "write_study",
+]
+
+SAMPLE_FOLDER = "sample_data"
+# name of a packaged study: seed of the simulator, with a significant lesion or without
+_PACKAGED = {"lesion": (11, True), "no-lesion": (12, False)}
+_MATRIX, _SLICES, _PHASES = 256, 20, 5
+
+
+def write_study(
+    study: Examination, out: Path, *, options: PhantomOptions | None = None
+) -> list[Path]:
+    """Write a simulated examination below a folder, one subfolder for each series.
+
+    Returns:
+        The files in the order in which a scanner would send them.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    options = options or PhantomOptions()
+    paths: list[Path] = []
+    for name, dataset in instances(study, options):
+        path = out / name
+        durable.ensure_dir(path.parent)
+        durable.write_file(path, [encode_part10(dataset, options.transfer_syntax_uid)])
+        paths.append(path)
+    return paths
+
+
+def packaged_study(name: str = "lesion") -> Path:
+    """Return the folder of a packaged study (``lesion`` or ``no-lesion``).
+
+    It stands beside the packages in a checkout, and inside this package where installed.
+    """
+    here = Path(__file__).resolve().parent
+    inside = here / SAMPLE_FOLDER / name
+    return inside if inside.is_dir() else here.parent / SAMPLE_FOLDER / name
+
+
+def rebuild(folder: Path) -> list[Path]:
+    """Simulate and write the packaged studies; files of an earlier build are removed first.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    from ai_core.sim.study import simulate_study  # loads torch: only where it is needed
+
+    paths: list[Path] = []
+    for number, (name, (seed, lesion)) in enumerate(_PACKAGED.items(), start=1):
+        for old in sorted((folder / name).rglob("*.dcm")):
+            durable.remove(old)
+        study = simulate_study(
+            seed, lesion=lesion, t2w_matrix=_MATRIX, slices=_SLICES, dce_phases=_PHASES
+        )
+        options = PhantomOptions(
+            uid_seed=f"packaged {name}",
+            patient_id=f"PHANTOM-{number:03d}",
+            transfer_syntax_uid=RLELossless,
+        )
+        paths += write_study(study, folder / name, options=options)
+    return paths
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``python -m dicom_node.phantom``."""
+    parser = argparse.ArgumentParser(prog="python -m dicom_node.phantom", description=__doc__)
+    parser.add_argument("--rebuild", type=Path, required=True, metavar="FOLDER")
+    folder = parser.parse_args(arguments).rebuild
+    paths = rebuild(folder)
+    size = sum(path.stat().st_size for path in paths)
+    sys.stdout.write(f"wrote {len(paths)} images, {size / 1e6:.1f} MB, to {folder}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

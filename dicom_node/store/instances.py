@@ -1,0 +1,337 @@
+"""Received instances: what came, what came again, what contradicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from dicom_node.domain.identity import Difference, Identity, agree, same_patient
+from dicom_node.domain.reasons import Reason
+from dicom_node.domain.states import RevisionEvent, RevisionState
+from dicom_node.store.base import (
+    Database,
+    add_event,
+    change_revision,
+    find_study,
+    hold,
+    latest_revision,
+    make_study,
+    open_revision,
+)
+from dicom_node.store.rows import ConflictRow, IngestOutcome, InstanceRow
+from dicom_node.store.schema import conflicts, events, instances, results, studies
+
+
+class InstanceStore(Database):
+    """Transactions of the receive path."""
+
+    def find_instance(self, study_uid: str, sop_instance_uid: str) -> InstanceRow | None:
+        """Return the kept copy of an instance."""
+        with self._read() as db:
+            row = db.execute(
+                _joined().where(
+                    studies.c.study_uid == study_uid,
+                    instances.c.sop_instance_uid == sop_instance_uid,
+                )
+            ).one_or_none()
+        return None if row is None else _instance(row)
+
+    def add_instance(self, row: InstanceRow) -> IngestOutcome:
+        """Take a received instance whose file is durable.
+
+        A second copy with other bytes is kept aside for judging; the first stays. An image of
+        another patient holds the study at once (G4).
+        """
+        now_s = self._clock.now_s()
+        with self._write() as db:
+            study = make_study(db, row.study_uid, now_s)
+            kept = db.execute(
+                select(instances).where(
+                    instances.c.study_id == study.id,
+                    instances.c.sop_instance_uid == row.sop_instance_uid,
+                )
+            ).one_or_none()
+            if kept is not None:
+                return _second_copy(db, study, kept, row, now_s)
+            db.execute(insert(instances).values(study_id=study.id, **_columns(row)))
+            _count_in(db, study, row, now_s)
+            return IngestOutcome.STORED
+
+    def known_result(self, sop_instance_uid: str) -> bool:
+        """Whether this node made the object."""
+        with self._read() as db:
+            found = select(results.c.id).where(results.c.sop_instance_uid == sop_instance_uid)
+            return db.execute(found.limit(1)).first() is not None
+
+    def record_own_object(self, study_uid: str, sop_instance_uid: str, calling_ae: str) -> None:
+        """Note that an object of this product came back; once for each object."""
+        detail = f"{sop_instance_uid} from {calling_ae}"
+        with self._write() as db:
+            study = find_study(db, study_uid)
+            same = (events.c.event == "own_object") & (events.c.detail == detail)
+            if study is None:
+                return
+            known = select(events.c.id).where(same, events.c.study_id == study.id).limit(1)
+            if db.execute(known).first() is None:
+                add_event(db, study.id, None, self._clock.now_s(), "own_object", detail)
+
+    def headers_of(self, study_uid: str, through: int | None = None) -> list[InstanceRow]:
+        """Return the instances of a study in order of arrival, up to an instance id."""
+        query = _joined().where(studies.c.study_uid == study_uid).order_by(instances.c.id)
+        if through is not None:
+            query = query.where(instances.c.id <= through)
+        with self._read() as db:
+            return [_instance(row) for row in db.execute(query)]
+
+    def all_paths(self) -> dict[str, int]:
+        """Every file that the database counts on, with its data set's size."""
+        with self._read() as db:
+            found = {row.path: row.size for row in db.execute(select(instances))}
+            found.update((row.path, row.size) for row in db.execute(select(conflicts)))
+        return found
+
+    # copies that differ
+
+    def conflicts_to_judge(self, limit: int = 50) -> list[ConflictRow]:
+        """Return copies whose difference from the kept one is not known yet."""
+        return self._conflicts(conflicts.c.verdict == "unjudged", limit)
+
+    def conflicts_of(self, study_uid: str) -> list[ConflictRow]:
+        """All copies kept aside for a study, oldest first."""
+        return self._conflicts(studies.c.study_uid == study_uid, None)
+
+    def _conflicts(self, condition: Any, limit: int | None) -> list[ConflictRow]:
+        query = (
+            select(
+                conflicts, studies.c.study_uid, instances.c.sop_instance_uid,
+                instances.c.path.label("kept_path"),
+            )
+            .join(instances, instances.c.id == conflicts.c.instance_id)
+            .join(studies, studies.c.id == conflicts.c.study_id)
+            .where(condition)
+            .order_by(conflicts.c.id)
+            .limit(limit)
+        )  # fmt: skip
+        with self._read() as db:
+            return [_conflict(row) for row in db.execute(query)]
+
+    def begin_judging(self, conflict_id: int) -> int:
+        """Count a judging before it starts, so that a file that kills the judge is noticed."""
+        with self._write() as db:
+            db.execute(
+                update(conflicts)
+                .where(conflicts.c.id == conflict_id)
+                .values(judgings=conflicts.c.judgings + 1)
+            )
+            found = select(conflicts.c.judgings).where(conflicts.c.id == conflict_id)
+            return int(db.execute(found).scalar_one())
+
+    def judge(self, conflict: ConflictRow, verdict: Difference, detail: str) -> None:
+        """Write the verdict down; a copy with other content holds the study."""
+        now_s = self._clock.now_s()
+        with self._write() as db:
+            study = find_study(db, conflict.study_uid)
+            if study is None:
+                return
+            db.execute(
+                update(conflicts).where(conflicts.c.id == conflict.id).values(verdict=verdict)
+            )
+            add_event(db, study.id, None, now_s, f"second_copy_{verdict}", detail)
+            if verdict is Difference.OTHER:
+                hold(db, study.id, Reason.SAME_UID_OTHER_BYTES, detail, now_s)
+            elif verdict is Difference.DEMOGRAPHICS:
+                _touch(db, study, now_s, image=True)
+
+    def adopt_demographics(self, study_uid: str) -> bool:
+        """Take the corrected copies when every image of the study came again with them.
+
+        Returns whether they were taken. Images that came after the first corrected copy count if
+        they show the same patient. A study held for its identity is released by this.
+        """
+        now_s = self._clock.now_s()
+        with self._write() as db:
+            study = find_study(db, study_uid)
+            if study is None:
+                return False
+            newer = _corrected_copies(db, study.id)
+            if not newer or not _covers(db, study.id, newer):
+                return False
+            for instance_id, copy in newer.items():
+                _swap(db, instance_id, copy)
+            first = next(iter(newer.values()))
+            names = ("patient_id", "issuer", "birth_date")
+            db.execute(
+                update(studies)
+                .where(studies.c.id == study.id)
+                .values(**{name: getattr(first, name) for name in names})
+            )
+            _touch(db, study, now_s, image=True)
+            add_event(db, study.id, None, now_s, "demographics_changed", f"{len(newer)} images")
+            last = latest_revision(db, study.id)
+            if last is not None and last.state == RevisionState.HELD and (
+                last.reason == Reason.IDENTITY_CONFLICT
+            ):  # fmt: skip
+                change_revision(db, last, RevisionEvent.RESOLVED, now_s, reason=None, message=None)
+            return True
+
+
+def _joined() -> Any:
+    study = studies.c.study_uid
+    return select(instances, study).join(studies, studies.c.id == instances.c.study_id)
+
+
+def _columns(row: InstanceRow) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": row.sop_instance_uid, "sop_class_uid": row.sop_class_uid,
+        "series_uid": row.series_uid, "transfer_syntax_uid": row.transfer_syntax_uid,
+        "role": row.role, "header_json": row.header_json, "dataset_digest": row.dataset_digest,
+        "path": row.path, "size": row.size, "received_at": row.received_at_s,
+        "calling_ae": row.calling_ae, "called_ae": row.called_ae, "address": row.address,
+        "patient_id": row.identity.patient_id, "issuer": row.identity.issuer,
+        "birth_date": row.identity.birth_date,
+    }  # fmt: skip
+
+
+def _instance(row: Row[Any]) -> InstanceRow:
+    return InstanceRow(
+        study_uid=row.study_uid, series_uid=row.series_uid, sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid, transfer_syntax_uid=row.transfer_syntax_uid,
+        role=row.role, identity=_identity(row), header_json=row.header_json,
+        dataset_digest=row.dataset_digest, path=row.path, size=row.size,
+        received_at_s=row.received_at, calling_ae=row.calling_ae, called_ae=row.called_ae,
+        address=row.address, id=row.id,
+    )  # fmt: skip
+
+
+def _identity(row: Row[Any]) -> Identity:
+    return Identity(row.patient_id or "", row.issuer or "", row.birth_date or "")
+
+
+def _conflict(row: Row[Any]) -> ConflictRow:
+    return ConflictRow(
+        id=row.id, study_uid=row.study_uid, sop_instance_uid=row.sop_instance_uid,
+        verdict=row.verdict, judgings=row.judgings, kept_path=row.kept_path, path=row.path,
+        received_at_s=row.received_at, identity=_identity(row), header_json=row.header_json,
+    )  # fmt: skip
+
+
+def _second_copy(
+    db: Connection, study: Row[Any], kept: Row[Any], row: InstanceRow, now_s: float
+) -> IngestOutcome:
+    same = (row.dataset_digest, row.transfer_syntax_uid)
+    if same == (kept.dataset_digest, kept.transfer_syntax_uid):
+        return IngestOutcome.DUPLICATE
+    known = select(conflicts.c.id).where(
+        conflicts.c.instance_id == kept.id,
+        conflicts.c.dataset_digest == row.dataset_digest,
+        conflicts.c.transfer_syntax_uid == row.transfer_syntax_uid,
+    )
+    if db.execute(known).first() is not None:
+        return IngestOutcome.DUPLICATE
+    db.execute(
+        insert(conflicts).values(
+            study_id=study.id, instance_id=kept.id, verdict="unjudged",
+            header_json=row.header_json, transfer_syntax_uid=row.transfer_syntax_uid,
+            dataset_digest=row.dataset_digest, path=row.path, size=row.size,
+            received_at=row.received_at_s, patient_id=row.identity.patient_id,
+            issuer=row.identity.issuer, birth_date=row.identity.birth_date,
+        )
+    )  # fmt: skip
+    return IngestOutcome.CONFLICT
+
+
+def _count_in(db: Connection, study: Row[Any], row: InstanceRow, now_s: float) -> None:
+    """Let a new instance move the study on."""
+    image = row.role == "image"
+    if latest_revision(db, study.id) is None:
+        open_revision(db, study.id, now_s)
+    if image or not study.has_images:
+        _touch(db, study, now_s, image=image)
+    if not image:
+        return
+    if study.patient_id is None:
+        db.execute(
+            update(studies)
+            .where(studies.c.id == study.id)
+            .values(
+                patient_id=row.identity.patient_id, issuer=row.identity.issuer,
+                birth_date=row.identity.birth_date,
+            )
+        )  # fmt: skip
+    elif not same_patient(_identity(study), row.identity):
+        hold(db, study.id, Reason.IDENTITY_CONFLICT, "", now_s)
+    else:
+        _fill_identity(db, study, row.identity)
+
+
+def _fill_identity(db: Connection, study: Row[Any], seen: Identity) -> None:
+    """Keep an issuer or birth date that earlier images did not give."""
+    found = {
+        name: getattr(seen, name)
+        for name in ("issuer", "birth_date")
+        if not getattr(study, name) and getattr(seen, name)
+    }
+    if found:
+        db.execute(update(studies).where(studies.c.id == study.id).values(**found))
+
+
+def _touch(db: Connection, study: Row[Any], now_s: float, *, image: bool) -> None:
+    db.execute(
+        update(studies)
+        .where(studies.c.id == study.id)
+        .values(
+            last_image_at=now_s, change_no=studies.c.change_no + 1, evaluate_at=None,
+            has_images=bool(study.has_images) or image,
+        )
+    )  # fmt: skip
+
+
+def _corrected_copies(db: Connection, study_id: int) -> dict[int, Row[Any]]:
+    """Return the last corrected copy of each instance, by instance id."""
+    rows = db.execute(
+        select(conflicts)
+        .where(conflicts.c.study_id == study_id, conflicts.c.verdict == "demographics")
+        .order_by(conflicts.c.id)
+    )
+    return {row.instance_id: row for row in rows}
+
+
+def _covers(db: Connection, study_id: int, newer: dict[int, Row[Any]]) -> bool:
+    """Whether all images are corrected, or came later and show the corrected patient."""
+    first_s = min(row.received_at for row in newer.values())
+    seen = {_identity(row) for row in newer.values()}
+    if not agree(seen):
+        return False
+    images = db.execute(
+        select(instances).where(instances.c.study_id == study_id, instances.c.role == "image")
+    )
+    rest = [row for row in images if row.id not in newer]
+    later = all(row.received_at >= first_s for row in rest)
+    return later and agree(seen | {_identity(row) for row in rest})
+
+
+def _swap(db: Connection, instance_id: int, copy: Row[Any]) -> None:
+    """Make a corrected copy the kept one, and the kept one the copy aside."""
+    kept = db.execute(select(instances).where(instances.c.id == instance_id)).one()
+    names = (
+        "header_json", "transfer_syntax_uid", "dataset_digest", "path", "size", "patient_id",
+        "issuer", "birth_date",
+    )  # fmt: skip
+    db.execute(delete(conflicts).where(conflicts.c.id == copy.id))
+    db.execute(
+        update(instances)
+        .where(instances.c.id == instance_id)
+        .values(**{name: getattr(copy, name) for name in names})
+    )
+    db.execute(
+        insert(conflicts).values(
+            study_id=copy.study_id, instance_id=instance_id, verdict="settled",
+            received_at=kept.received_at, **{name: getattr(kept, name) for name in names},
+        )
+    )  # fmt: skip
+
+
+def count_instances(db: Connection) -> int:
+    """How many instances the node holds."""
+    return db.execute(select(func.count()).select_from(instances)).scalar_one()

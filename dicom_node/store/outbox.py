@@ -1,0 +1,110 @@
+"""The outbox: result objects, their deliveries, and what follows for the revision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from dicom_node.domain.reasons import Reason
+from dicom_node.domain.states import (
+    FINAL_DELIVERY_STATES,
+    DeliveryEvent,
+    DeliveryState,
+    RevisionEvent,
+    RevisionState,
+)
+from dicom_node.store.base import change_delivery, change_revision, reason_text
+from dicom_node.store.rows import Destination, ResultRow
+from dicom_node.store.schema import deliveries, results, revisions
+
+
+def add_results(
+    db: Connection, revision: Row[Any], found: Sequence[ResultRow],
+    destinations: Sequence[Destination], now_s: float,
+) -> int:  # fmt: skip
+    """Write results and their deliveries; returns how many deliveries the results have.
+
+    An object of the same UID that an earlier attempt wrote keeps its row and what was sent.
+    """
+    queued = 0
+    for result in found:
+        result_id = _result_id(db, revision.id, result, now_s)
+        for destination in destinations:
+            if result.kind in destination.kinds:
+                queued += 1
+                _queue(db, revision.id, result_id, result, destination.peer, now_s)
+    return queued
+
+
+def _result_id(db: Connection, revision_id: int, result: ResultRow, now_s: float) -> int:
+    same = select(results.c.id).where(
+        results.c.revision_id == revision_id,
+        results.c.sop_instance_uid == result.sop_instance_uid,
+    )
+    known = db.execute(same).scalar_one_or_none()
+    if known is not None:
+        return int(known)
+    made = db.execute(
+        insert(results).values(
+            revision_id=revision_id, kind=result.kind, rank=result.rank,
+            sop_class_uid=result.sop_class_uid, sop_instance_uid=result.sop_instance_uid,
+            series_uid=result.series_uid, path=result.path, sha256=result.sha256,
+            size=result.size, created_at=now_s,
+        )
+    ).inserted_primary_key  # fmt: skip
+    if made is None:
+        raise RuntimeError("the database gave no key")
+    return int(made[0])
+
+
+def _queue(
+    db: Connection, revision_id: int, result_id: int, result: ResultRow, peer: str, now_s: float
+) -> None:
+    same = (deliveries.c.result_id == result_id) & (deliveries.c.peer == peer)
+    known = db.execute(select(deliveries).where(same)).one_or_none()
+    if known is None:
+        db.execute(
+            insert(deliveries).values(
+                result_id=result_id, revision_id=revision_id, peer=peer, rank=result.rank,
+                state=DeliveryState.PENDING, next_at=now_s, created_at=now_s, since=now_s,
+            )
+        )  # fmt: skip
+    elif known.state == DeliveryState.FAILED:
+        change_delivery(
+            db, known, DeliveryEvent.RETRY, now_s, attempts=0, next_at=now_s, created_at=now_s
+        )
+
+
+def settle_revision(
+    db: Connection, revision_id: int, now_s: float, *, nothing_queued: bool = False
+) -> RevisionState:
+    """Move an analysed revision on when nothing of it is on its way any more.
+
+    A revision that ended as not_analysable or failed keeps its state whatever its report meets.
+    """
+    row = db.execute(select(revisions).where(revisions.c.id == revision_id).with_for_update()).one()
+    state = RevisionState(row.state)
+    db.execute(update(revisions).where(revisions.c.id == revision_id).values(manifest_due=True))
+    if state is not RevisionState.ANALYSED:
+        return state
+    if nothing_queued:
+        return _fail(db, row, RevisionEvent.NO_DESTINATION, Reason.NO_DESTINATION, "", now_s)
+    found = db.execute(select(deliveries).where(deliveries.c.revision_id == revision_id)).all()
+    if any(DeliveryState(delivery.state) not in FINAL_DELIVERY_STATES for delivery in found):
+        return state
+    failed = [delivery for delivery in found if delivery.state == DeliveryState.FAILED]
+    if not failed:
+        return change_revision(db, row, RevisionEvent.ALL_DELIVERED, now_s)
+    detail = "; ".join(sorted({f"{one.peer}: {one.message or 'refused'}" for one in failed}))
+    return _fail(
+        db, row, RevisionEvent.DELIVERY_FAILED, Reason.DELIVERY_FAILED, f"({detail})", now_s
+    )
+
+
+def _fail(
+    db: Connection, row: Row[Any], event: RevisionEvent, reason: Reason, detail: str, now_s: float
+) -> RevisionState:
+    message = reason_text(reason, detail)[:4000]
+    return change_revision(db, row, event, now_s, message, reason=reason, message=message)

@@ -1,0 +1,52 @@
+"""The store: one object through which everything else reads and changes the database."""
+
+from __future__ import annotations
+
+from dicom_node.clock import Clock
+from dicom_node.errors import StoreError
+from dicom_node.store.claims import ClaimStore
+from dicom_node.store.deliveries import DeliveryStore
+from dicom_node.store.engine import HEAD, migrate, open_engine, schema_version
+from dicom_node.store.instances import InstanceStore
+from dicom_node.store.peers import PeerStore
+from dicom_node.store.rebuild import RebuildStore
+from dicom_node.store.reports import ReportStore
+from dicom_node.store.revisions import RevisionStore
+
+__all__ = ["Store"]
+
+
+class Store(
+    InstanceStore, RevisionStore, ClaimStore, DeliveryStore, PeerStore, ReportStore, RebuildStore
+):
+    """The database of a node; safe for many threads, and for many processes beside each other.
+
+    Args:
+        url: SQLAlchemy URL (SQLite file or PostgreSQL).
+        clock: the time.
+        create: make or migrate the schema; without it a database of another version is refused.
+        host: name of this machine (for tests).
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+
+    def __init__(
+        self, url: str, *, clock: Clock, create: bool = False, host: str | None = None
+    ) -> None:
+        super().__init__(open_engine(url), clock, host)
+        try:
+            if create:
+                migrate(self._engine)
+            elif (found := schema_version(self._engine)) != HEAD:
+                raise StoreError(
+                    f"the database has schema {found or 'none'}, this program needs {HEAD}",
+                    "start dicom-node serve once; it brings the database up to date",
+                )
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()

@@ -1,0 +1,204 @@
+"""The worker: decides which studies are complete, has them analysed, commits the outcome.
+
+One thread looks at studies that changed; the main thread claims ready revisions and hands each to
+the model process, with a heartbeat while it runs. This process never imports torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from dicom_node.child import ChildDiedError, ChildTimeoutError, ModelChild
+from dicom_node.clock import Clock
+from dicom_node.config import NodeConfig
+from dicom_node.domain.reasons import REASONS, Reason
+from dicom_node.domain.states import RevisionState
+from dicom_node.durable import fault
+from dicom_node.errors import NodeError
+from dicom_node.flow.peers import destinations
+from dicom_node.flow.promote import evaluate_due
+from dicom_node.flow.spool import result_folder
+from dicom_node.logs import pseudonym
+from dicom_node.store.rows import Claim, ResultRow, StaleClaim
+from dicom_node.store.store import Store
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+_LOST_CLAIM_S = 30.0  # heartbeats that fail for longer: give the claim up
+
+
+class Worker:
+    """Works through the queue until it is told to stop."""
+
+    def __init__(self, config: NodeConfig, store: Store, clock: Clock) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._child = ModelChild()
+        self._owner = "worker-0"  # the same after a restart: what it ran counts as an attempt
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until ``stop`` is set. A study in work is given back to the queue."""
+        promoter = threading.Thread(target=self._promote, args=(stop,), name="promote")
+        self._store.recover_worker(self._owner)
+        promoter.start()
+        self._child.start()
+        try:
+            while not stop.is_set():
+                if not self._work_once(stop):
+                    stop.wait(POLL_S)
+        finally:
+            self._child.stop()
+            promoter.join()
+
+    def _promote(self, stop: threading.Event) -> None:
+        data_dir = self._config.node.data_dir
+        while not stop.wait(POLL_S):
+            try:
+                self._store.reap_stale()
+                evaluate_due(self._store, data_dir, self._clock, self._config)
+            except NodeError as error:
+                log.error("evaluation failed", extra={"problem": error.message})
+            except Exception:
+                log.exception("evaluation failed")
+
+    def _work_once(self, stop: threading.Event) -> bool:
+        """Claim one revision and work on it; False where there is nothing to do."""
+        try:
+            claim = self._store.claim_ready(self._owner)
+            if claim is None:
+                return False
+            self._work(claim, stop)
+        except StaleClaim:
+            log.warning("the claim was taken back; its outcome is thrown away")
+        except NodeError as error:
+            log.error("queue unavailable", extra={"problem": error.message})
+            return False
+        return True
+
+    def _work(self, claim: Claim, stop: threading.Event) -> None:
+        study = pseudonym(claim.study_uid)
+        fault("claim-committed")
+        log.info("claimed", extra={"study": study, "revision": claim.number})
+        try:
+            answer = self._ask(claim, stop)
+        except ChildTimeoutError:
+            log.error("case limit exceeded", extra={"study": study})
+            self._store.fail_attempt(claim, Reason.TIMEOUT, REASONS[Reason.TIMEOUT].message)
+            return
+        except ChildDiedError:
+            if stop.is_set():
+                self._store.release(claim)
+                return
+            log.error("the model process died", extra={"study": study})
+            message = "The model process ended unexpectedly."
+            self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, message)
+            return
+        fault("case-analysed")
+        self._commit(claim, answer)
+
+    def _ask(self, claim: Claim, stop: threading.Event) -> dict[str, Any]:
+        last_beat_s = self._clock.monotonic_s()
+
+        def beat() -> bool:
+            nonlocal last_beat_s
+            try:
+                self._store.heartbeat(claim)
+                last_beat_s = self._clock.monotonic_s()
+            except StaleClaim:
+                return False
+            except NodeError:
+                if self._clock.monotonic_s() - last_beat_s > _LOST_CLAIM_S:
+                    return False
+            return not stop.is_set()
+
+        return self._child.ask(self._job(claim), self._config.model.case_limit_s, beat)
+
+    def _job(self, claim: Claim) -> dict[str, Any]:
+        data_dir = self._config.node.data_dir
+        instances = self._store.headers_of(claim.study_uid, through=claim.through)
+        verdict = None
+        if claim.state is not None and claim.reason is not None:
+            verdict = {
+                "state": claim.state.value,
+                "reason": claim.reason.value,
+                "message": claim.message,
+            }
+        predecessor = claim.predecessor
+        return {
+            "study_uid": claim.study_uid,
+            "revision": claim.number,
+            "headers": [row.header_json for row in instances],
+            "files": {
+                row.sop_instance_uid: {
+                    "path": str(data_dir / row.path),
+                    "sha256": row.dataset_digest,
+                }
+                for row in instances
+            },
+            "content_time": claim.content_time.isoformat(),
+            "config_digest": self._config.analysis_digest(),
+            "installation_id": self._store.installation_id(),
+            "predecessor": None if predecessor is None else vars_of(predecessor),
+            "verdict": verdict,
+            "release": self._config.model.release,
+            "device": self._config.model.device,
+            "out": str(data_dir / result_folder(claim.study_uid, claim.number)),
+        }
+
+    def _commit(self, claim: Claim, answer: dict[str, Any]) -> None:
+        outcome = answer["outcome"]
+        study = pseudonym(claim.study_uid)
+        log.info(
+            "finished", extra={"study": study, "outcome": outcome, "why": answer.get("reason")}
+        )
+        if outcome == "error":
+            self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, answer["message"])
+            return
+        if outcome == "held":
+            self._store.finish_silent(
+                claim, RevisionState.HELD, Reason(answer["reason"]), answer["message"]
+            )
+            return
+        folder = result_folder(claim.study_uid, claim.number)
+        results = [_result_row(folder, entry) for entry in answer["results"]]
+        peers = destinations(self._store, self._config)
+        if outcome == "analysed":
+            state = self._store.finish_analysed(claim, results, peers)
+        elif results:
+            state = self._store.finish_reported(
+                claim, RevisionState(outcome), Reason(answer["reason"]), answer["message"],
+                results, peers,
+            )  # fmt: skip
+        else:
+            state = self._store.finish_silent(
+                claim, RevisionState(outcome), Reason(answer["reason"]), answer["message"]
+            )
+        fault("finish-committed")
+        log.info("committed", extra={"study": study, "state": state.value})
+
+
+def vars_of(predecessor: Any) -> dict[str, str]:
+    """Return the report of an earlier revision as plain values."""
+    return {
+        "sop_class_uid": predecessor.sop_class_uid,
+        "sop_instance_uid": predecessor.sop_instance_uid,
+        "study_uid": predecessor.study_uid,
+        "series_uid": predecessor.series_uid,
+    }
+
+
+def _result_row(folder: Path | str, entry: dict[str, Any]) -> ResultRow:
+    return ResultRow(
+        kind=entry["kind"],
+        sop_class_uid=entry["sop_class_uid"],
+        sop_instance_uid=entry["sop_instance_uid"],
+        series_uid=entry["series_uid"],
+        path=str(Path(folder) / entry["file"]),
+        sha256=entry["sha256"],
+        size=entry["size"],
+    )
