@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?=
 
-.PHONY: demo test check interop faults bench format lint types sample_data system clean
+.PHONY: demo test check docs interop faults bench format lint types sample_data system clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dicom_node.demo --out demo-out $(if $(STUDY),--study "$(STUDY)")
@@ -37,6 +37,10 @@ lint: $(VENV)/.test-installed
 
 types: $(VENV)/.test-installed
 	$(BIN)/mypy
+
+# Pages that follow from the code: states, table of reasons.
+docs: $(VENV)/.installed
+	$(BIN)/python tools/docs.py
 
 # Remakes the two synthetic studies from the simulator.
 sample_data: $(VENV)/.installed

@@ -16,7 +16,7 @@ LOGIT_LIMIT = 12.0
 
 
 class Calibration(BaseModel):
-    """Weights of the combination, and the operating points (likelihoods 0-1)."""
+    """Weights of the combination, and the likelihood from which a candidate is reported."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,7 +24,6 @@ class Calibration(BaseModel):
     classifier_weight: float = 0.5
     intercept: float = 0.0
     report_from: Annotated[float, Field(ge=0, le=1)] = 0.05
-    case_significant_from: Annotated[float, Field(ge=0, le=1)] = 0.5
     simulated_cases: int = 0
     real_cases: int = 0
 

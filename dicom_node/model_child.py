@@ -86,8 +86,10 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     ensure_dir(folder)
     results: list[dict[str, Any]] = []
     for item in outcome.objects:
-        name = hashlib.sha256(item.sop_instance_uid.encode()).hexdigest()[:32] + ".dcm"
-        write_file(folder / name, [item.data])
+        # the content decides the name: another attempt cannot change what was sent
+        name = f"{item.kind}-{item.sha256[:16]}.dcm"
+        if not _is_there(folder / name, item.sha256):
+            write_file(folder / name, [item.data])
         results.append(
             {
                 "kind": item.kind,
@@ -111,6 +113,10 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _is_there(path: Path, sha256: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+
+
 def _headers(texts: list[str]) -> tuple[Any, ...]:
     from dicom_node.dicom.header import InstanceHeader
 
@@ -119,7 +125,7 @@ def _headers(texts: list[str]) -> tuple[Any, ...]:
 
 def _loader(files: dict[str, dict[str, str]]) -> Callable[[str], bytes]:
     """Return a function that reads an instance and checks it against what was received."""
-    from dicom_node.flow.spool import dataset_sha256
+    from dicom_node.dicom.part10 import dataset_sha256
 
     def load(sop_instance_uid: str) -> bytes:
         entry = files[sop_instance_uid]

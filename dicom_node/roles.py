@@ -61,7 +61,7 @@ def run_receiver(config: NodeConfig, port: int | None, announce: Announce) -> No
     if port is not None:
         config = config.model_copy(update={"node": config.node.model_copy(update={"port": port})})
     store = Store(config.database_url, clock=clock)
-    receiver = Receiver(config, store, Ingest(store, config.node.data_dir, clock))
+    receiver = Receiver(config, store, Ingest(store, config.node.data_dir, clock), clock)
     bound = receiver.start()
     where = f"DICOM {config.node.ae_title} on {config.node.bind}:{bound}"
     announce({"port": bound, "describe": where})

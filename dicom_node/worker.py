@@ -20,7 +20,7 @@ from dicom_node.durable import fault
 from dicom_node.errors import NodeError
 from dicom_node.flow.peers import destinations
 from dicom_node.flow.promote import evaluate_due
-from dicom_node.flow.spool import result_folder
+from dicom_node.flow.outbox import results_folder
 from dicom_node.logs import pseudonym
 from dicom_node.store.rows import Claim, ResultRow, StaleClaim
 from dicom_node.store.store import Store
@@ -147,7 +147,7 @@ class Worker:
             "verdict": verdict,
             "release": self._config.model.release,
             "device": self._config.model.device,
-            "out": str(data_dir / result_folder(claim.study_uid, claim.number)),
+            "out": str(data_dir / results_folder(claim.study_uid, claim.number)),
         }
 
     def _commit(self, claim: Claim, answer: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class Worker:
                 claim, RevisionState.HELD, Reason(answer["reason"]), answer["message"]
             )
             return
-        folder = result_folder(claim.study_uid, claim.number)
+        folder = results_folder(claim.study_uid, claim.number)
         results = [_result_row(folder, entry) for entry in answer["results"]]
         peers = destinations(self._store, self._config)
         if outcome == "analysed":

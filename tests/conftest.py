@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.studies import StudyMaker
+
 ROOT = Path(__file__).resolve().parents[1]
 
 settings.register_profile(
@@ -35,3 +37,9 @@ def prostatex_0000(real_data: Path) -> Path:
 def prostate3t_0002(real_data: Path) -> Path:
     """Prostate-3T patient 03-0002: axial T2W alone."""
     return real_data / "prostate3t-0002"
+
+
+@pytest.fixture(scope="session")
+def studies() -> StudyMaker:
+    """Writer of small synthetic studies."""
+    return StudyMaker()

@@ -29,7 +29,7 @@ def draw_anatomy(
     gland = _solve(_draw_gland(rng, volume))
     pz, tz = _zone_points(gland)
     positive = bool(rng.random() < positive_fraction) if lesion is None else lesion
-    foci = draw_foci(rng, gland, pz, tz, positive, positive_fraction)
+    foci = draw_foci(rng, gland, (pz, tz), positive=positive, positive_fraction=positive_fraction)
     pelvis = _draw_pelvis(rng, gland)
     return AnatomyParams(
         seed=int(rng.integers(2**31)),

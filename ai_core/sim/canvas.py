@@ -40,9 +40,15 @@ class Canvas:
     def __init__(self, params: AnatomyParams, geometry: Geometry) -> None:
         rng = np.random.default_rng([params.seed, 1])
         warp = smooth_lattice(
-            rng, _WARP_HALF, 6.0, (18.0, 6.0), (params.warp_coarse_mm, params.warp_fine_mm)
+            rng,
+            _WARP_HALF,
+            step_mm=6.0,
+            sigmas_mm=(18.0, 6.0),
+            amplitudes=(params.warp_coarse_mm, params.warp_fine_mm),
         )
-        self.shape_noise: Lattice = smooth_lattice(rng, (66, 66, 66), 3.0, (3.5,), (1.0,), 3)
+        self.shape_noise: Lattice = smooth_lattice(
+            rng, (66, 66, 66), step_mm=3.0, sigmas_mm=(3.5,), amplitudes=(1.0,)
+        )
         self.geometry = geometry
         self.inverse = np.linalg.inv(index_to_lps(geometry))
         px, py, pz = patient_points(geometry)
@@ -51,7 +57,7 @@ class Canvas:
         self.labels = np.full(geometry.shape_zyx, Tissue.FAT, dtype=np.uint8)
 
     def window(self, low: Vec, high: Vec) -> Iterator[Window]:
-        """The sub-box that holds the patient box ``low..high``; yields nothing outside."""
+        """Yield the sub-box that holds the patient box ``low..high``, if the grid meets it."""
         corners = np.array(
             [
                 [x, y, z, 1.0]
@@ -74,35 +80,32 @@ class Canvas:
             )
 
     def ellipsoid(
-        self,
-        center: Vec,
-        radii: Vec,
-        tissue: Tissue,
-        shell: float = 0.0,
-        shell_tissue: Tissue = Tissue.CORTICAL,
+        self, center: Vec, radii: Vec, tissue: Tissue, *, cortex_mm: float = 0.0, both: bool = False
     ) -> None:
-        """Paint an axis-parallel ellipsoid, with an outer shell of another tissue (mm)."""
+        """Paint an axis-parallel ellipsoid with a bony cortex; ``both``: on the other side too."""
         low = tuple(c - r for c, r in zip(center, radii, strict=True))
         high = tuple(c + r for c, r in zip(center, radii, strict=True))
         for w in self.window((low[0], low[1], low[2]), (high[0], high[1], high[2])):
             q = ((w.x - center[0]) / radii[0]) ** 2 + ((w.y - center[1]) / radii[1]) ** 2
             level = np.sqrt(q + ((w.z - center[2]) / radii[2]) ** 2)
-            if shell > 0:
-                w.paint(level < 1, shell_tissue)
-                w.paint(level < 1 - shell / min(radii), tissue)
-            else:
-                w.paint(level < 1, tissue)
+            if cortex_mm > 0:
+                w.paint(level < 1, Tissue.CORTICAL)
+            w.paint(level < 1 - cortex_mm / min(radii), tissue)
+        if both:
+            self.ellipsoid(_other_side(center), radii, tissue, cortex_mm=cortex_mm)
 
     def tube(
         self,
         start: Vec,
         end: Vec,
-        radius: float,
         tissue: Tissue,
-        shell: float = 0.0,
-        shell_tissue: Tissue = Tissue.CORTICAL,
+        *,
+        radius: float,
+        rim_mm: float = 0.0,
+        rim: Tissue = Tissue.CORTICAL,
+        both: bool = False,
     ) -> None:
-        """Paint a capsule-shaped segment of the given radius (mm)."""
+        """Paint a capsule-shaped segment with a rim; ``both``: on the other side too."""
         low = tuple(min(a, b) - radius for a, b in zip(start, end, strict=True))
         high = tuple(max(a, b) + radius for a, b in zip(start, end, strict=True))
         a = np.asarray(start, dtype=np.float32)
@@ -112,9 +115,17 @@ class Canvas:
             rx, ry, rz = w.x - a[0], w.y - a[1], w.z - a[2]
             t = np.clip((rx * d[0] + ry * d[1] + rz * d[2]) / length2, 0, 1)
             dist2 = (rx - t * d[0]) ** 2 + (ry - t * d[1]) ** 2 + (rz - t * d[2]) ** 2
-            w.paint(dist2 < radius**2, shell_tissue if shell > 0 else tissue)
-            if shell > 0:
-                w.paint(dist2 < (radius - shell) ** 2, tissue)
+            if rim_mm > 0:
+                w.paint(dist2 < radius**2, rim)
+            w.paint(dist2 < (radius - rim_mm) ** 2, tissue)
+        if both:
+            self.tube(
+                _other_side(start), _other_side(end), tissue, radius=radius, rim_mm=rim_mm, rim=rim
+            )
+
+
+def _other_side(point: Vec) -> Vec:
+    return (-point[0], point[1], point[2])
 
 
 def patient_points(geometry: Geometry) -> tuple[Array, Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ ZYX = tuple[float, float, float]
 
 
 def cache_geometry() -> Geometry:
-    """The grid of cached anatomies: 32 x 192 x 192 at 3 x 1 x 1 mm around the gland."""
+    """Give the grid of cached anatomies: 32 x 192 x 192 at 3 x 1 x 1 mm around the gland."""
     return grid_around((0.0, 0.0, 0.0), CACHE_SPACING_XYZ, CACHE_SIZE_XYZ, np.eye(3))
 
 
@@ -89,13 +88,14 @@ def save_case(path: Path, params: AnatomyParams, maps: LabelMaps) -> None:
             **{name: getattr(maps, name) for name in _ARRAYS},
             params=np.array(to_json(params)),
         )
-    os.replace(part, path)
+    part.replace(path)
 
 
 def build_cache(
     folder: Path,
     cases: int,
     seed: int,
+    *,
     sites: Sequence[Site] | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
@@ -143,7 +143,7 @@ def load_case(path: Path) -> CachedCase:
 
 
 def case_of(params: AnatomyParams, maps: LabelMaps) -> CachedCase:
-    """A case from memory, on the cache grid."""
+    """Make a case from memory, on the cache grid."""
     return CachedCase({n: torch.from_numpy(getattr(maps, n)) for n in _ARRAYS}, params)
 
 
@@ -171,7 +171,15 @@ def render_training(
     """
     augment = augment or Augment()
     site = jitter_scan(rng, site or draw_site(rng))
-    scene = _scene(case, rng, grid_zyx, spacing_zyx_mm, center_offset_mm, augment, device)
+    scene = _scene(
+        case,
+        rng,
+        grid_zyx=grid_zyx,
+        spacing_zyx_mm=spacing_zyx_mm,
+        offset_mm=center_offset_mm,
+        augment=augment,
+        device=device,
+    )
     if rng.random() < augment.soup:
         scene = _soup(scene, rng)
     draw = draw_tissue(rng, site, contrast)
@@ -192,7 +200,7 @@ def render_training(
     return _mask_fov(out, rng, augment, spacing_zyx_mm, device)
 
 
-def _matrix(rng: np.random.Generator, augment: Augment) -> np.ndarray:  # type: ignore[type-arg]
+def _matrix(rng: np.random.Generator, augment: Augment) -> np.ndarray:
     """3 x 3 map from output millimetres (x, y, z) to patient millimetres."""
     a = np.deg2rad(rng.uniform(-augment.rotation_deg, augment.rotation_deg, 3) * (0.6, 0.6, 1.0))
     matrix = np.eye(3)
@@ -212,6 +220,7 @@ def _matrix(rng: np.random.Generator, augment: Augment) -> np.ndarray:  # type: 
 def _scene(
     case: CachedCase,
     rng: np.random.Generator,
+    *,
     grid_zyx: tuple[int, int, int],
     spacing_zyx_mm: ZYX,
     offset_mm: ZYX,
@@ -337,5 +346,5 @@ class SimCache:
         return len(self.paths)
 
     def load(self, index: int) -> CachedCase:
-        """The anatomy at a position."""
+        """Read the anatomy at a position."""
         return load_case(self.paths[index])

@@ -34,7 +34,7 @@ def parker_aif(times_min: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _tables(times_s: Sequence[float], scale: float) -> tuple[npt.NDArray[np.float32], Tensor]:
     """Plasma concentration at the times and its convolution, per kep node ``(times, kep)``."""
     dt = 1.0 / 60.0
-    grid = np.arange(0, max(max(times_s), 1.0) / 60.0 + 2 * dt, dt)
+    grid = np.arange(0, max(*times_s, 1.0) / 60.0 + 2 * dt, dt)
     plasma = parker_aif(grid) * scale
     # Bolus dispersion between the population's artery and the gland; unit area.
     spread = np.exp(-grid / _DISPERSION_MIN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,7 +50,7 @@ def write_nifti(volume: Volume, path: Path, dtype: type[np.generic] = np.float32
     image.header.set_xyzt_units("mm", "sec")
     part = path.with_name(f".part-{path.name}")
     nibabel.save(image, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def simulate_to_folder(
@@ -72,7 +71,7 @@ def simulate_to_folder(
         patient, study_id = f"{90000 + index}", f"{9000000 + index}"
         record = out / "parameters" / f"{patient}_{study_id}.json"
         if not record.exists():
-            _write_case(out, f"{patient}_{study_id}", index, seed, sites, record)
+            _write_case(out, record, index, seed, sites or ())
         done.append(record)
         if progress:
             progress(index + 1, cases)
@@ -80,9 +79,8 @@ def simulate_to_folder(
     return done
 
 
-def _write_case(
-    out: Path, name: str, index: int, seed: int, sites: Sequence[Site] | None, record: Path
-) -> None:
+def _write_case(out: Path, record: Path, index: int, seed: int, sites: Sequence[Site]) -> None:
+    name = record.stem
     rng = np.random.default_rng([seed, index, 5])
     site = sites[int(rng.integers(len(sites)))] if sites else draw_site(rng)
     params = draw_anatomy(rng, positive_fraction=site.positive_fraction)
@@ -100,7 +98,7 @@ def _write_case(
     if study.dce is not None:
         _write_dce(study, images / f"{name}_dce.nii.gz")
     write_nifti(_grades(study), out / _LESIONS / f"{name}.nii.gz", np.uint8)
-    gland = Volume((study.zones.array > 0).astype(np.uint8), study.zones.geometry)
+    gland = Volume(np.not_equal(study.zones.array, 0).astype(np.uint8), study.zones.geometry)
     write_nifti(gland, out / _GLAND / f"{name}.nii.gz", np.uint8)
     write_nifti(study.zones, out / _ZONES / f"{name}.nii.gz", np.uint8)
     shard = case_path(out / "shards", index)
@@ -128,7 +126,7 @@ def _write_dce(study: SimulatedStudy, path: Path) -> None:
     image.header.set_zooms(zooms)
     part = path.with_name(f".part-{path.name}")
     nibabel.save(image, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _describe(name: str, study: SimulatedStudy, age: float, psa: float) -> dict[str, Any]:
@@ -149,7 +147,7 @@ def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _write_marksheet(path: Path, records: Sequence[Path]) -> None:
@@ -183,4 +181,4 @@ def _write_marksheet(path: Path, records: Sequence[Path]) -> None:
         writer = csv.writer(handle)
         writer.writerow(_COLUMNS)
         writer.writerows(rows)
-    os.replace(part, path)
+    part.replace(path)

@@ -63,6 +63,7 @@ def noise_lattice(
 def smooth_lattice(
     rng: np.random.Generator,
     half_xyz_mm: tuple[float, float, float],
+    *,
     step_mm: float,
     sigmas_mm: Sequence[float],
     amplitudes: Sequence[float],

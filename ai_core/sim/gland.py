@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from ai_core.sim.params import GlandShape
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -30,8 +32,8 @@ def gland_distance(g: GlandShape, level: Array, x: Array, y: Array, z: Array) ->
     return np.asarray(r * (1.0 - 1.0 / np.maximum(level, 1e-3)), dtype=np.float32)
 
 
-def _ramp(v: Array, width: float) -> Array:
-    return np.asarray(1.0 / (1.0 + np.exp(np.clip(-v / width, -30, 30))), dtype=np.float32)
+def _ramp(v: npt.NDArray[Any]) -> Array:
+    return np.asarray(1.0 / (1.0 + np.exp(np.clip(-v, -30, 30))), dtype=np.float32)
 
 
 def tz_level(g: GlandShape, x: Array, y: Array, z: Array) -> Array:
@@ -46,7 +48,7 @@ def tz_level(g: GlandShape, x: Array, y: Array, z: Array) -> Array:
 
 
 def median_lobe(g: GlandShape, x: Array, y: Array, z: Array) -> Mask:
-    """The part of the transition zone that protrudes into the bladder."""
+    """Mark the part of the transition zone that protrudes into the bladder."""
     if g.median_lobe_mm <= 0:
         return np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), dtype=bool)
     r = g.median_lobe_radius
@@ -69,7 +71,7 @@ def zone_masks(g: GlandShape, level: Array, x: Array, y: Array, z: Array) -> dic
     """Masks ``gland, tz, afms, cz, urethra`` (``tz`` without the others) on the given points."""
     yc = y - g.tilt * z
     inside = level < 1
-    lateral = _ramp(yc - g.horn_y, 2.5)
+    lateral = _ramp((yc - g.horn_y) / 2.5)
     shifted = gland_level(
         g, x + np.sign(x) * g.horn_mm * lateral, y + g.pz_min_mm * lateral, z - 1.5 * lateral
     )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ai_core.sim.params import Focus, FocusKind, GlandShape, Vec
 
 Points = npt.NDArray[np.float32]
+Zones = tuple[Points, Points]
 _K = TypeVar("_K")
 
 SIGNIFICANT_SPLIT: Mapping[int, float] = {2: 0.56, 3: 0.23, 4: 0.09, 5: 0.12}
@@ -86,30 +87,30 @@ def _choose(rng: np.random.Generator, table: Mapping[_K, float]) -> _K:
 def draw_foci(
     rng: np.random.Generator,
     gland: GlandShape,
-    pz: Points,
-    tz: Points,
+    points: Zones,
+    *,
     positive: bool,
     positive_fraction: float,
 ) -> tuple[Focus, ...]:
-    """All foci of one patient; ``pz`` / ``tz`` are points ``(n, 3)`` of the zones (mm)."""
+    """All foci of one patient; ``points``: of PZ and TZ, ``(n, 3)`` mm."""
     foci: list[Focus] = []
     if positive:
         for _ in range(_choose(rng, LESIONS_PER_POSITIVE)):
             grade = _choose(rng, SIGNIFICANT_SPLIT)
             score = _choose(rng, PIRADS_OF_GRADE[grade])
-            foci.append(_draw(rng, gland, pz, tz, FocusKind.CANCER, grade, score))
+            foci.append(_draw(rng, gland, points, FocusKind.CANCER, (grade, score)))
     per_case = 1.1 * positive_fraction
     for score, rate in GRADE1_PER_CANCER.items():
         for _ in range(int(rng.poisson(rate * per_case))):
-            foci.append(_draw(rng, gland, pz, tz, FocusKind.CANCER, 1, score))
+            foci.append(_draw(rng, gland, points, FocusKind.CANCER, (1, score)))
     for score, rate in BENIGN_PER_CANCER.items():
         for _ in range(int(rng.poisson(rate * per_case))):
-            foci.append(_draw(rng, gland, pz, tz, None, 0, score))
+            foci.append(_draw(rng, gland, points, None, (0, score)))
     # Unscored benign changes that every reader sees: they are not part of the rates above.
     for _ in range(int(rng.poisson(0.8))):
-        foci.append(_draw(rng, gland, pz, tz, None, 0, 2))
+        foci.append(_draw(rng, gland, points, None, (0, 2)))
     if rng.random() < 0.18:
-        foci.append(_draw(rng, gland, pz, tz, FocusKind.PROSTATITIS_DIFFUSE, 0, 2))
+        foci.append(_draw(rng, gland, points, FocusKind.PROSTATITIS_DIFFUSE, (0, 2)))
     return _apart(foci)
 
 
@@ -139,7 +140,7 @@ def _zone_of(rng: np.random.Generator, kind: FocusKind | None) -> int:
 def _center(
     rng: np.random.Generator, g: GlandShape, points: Points, zone: int, kind: FocusKind
 ) -> Vec:
-    """A position in the zone at the published levels (apex .25, mid .58, base .17)."""
+    """Choose a position in the zone at the published levels (apex .25, mid .58, base .17)."""
     level = points[:, 2] / g.az
     third = np.where(level < -0.33, 0.25, np.where(level < 0.33, 0.58, 0.17))
     yc = (points[:, 1] - g.tilt * points[:, 2]) / g.ay
@@ -206,16 +207,15 @@ def _adc_ratio(rng: np.random.Generator, kind: FocusKind, isup: int, score: int)
 def _draw(
     rng: np.random.Generator,
     g: GlandShape,
-    pz: Points,
-    tz: Points,
+    points: Zones,
     kind: FocusKind | None,
-    isup: int,
-    score: int,
+    grade_score: tuple[int, int],
 ) -> Focus:
+    isup, score = grade_score
     zone = _zone_of(rng, kind)
     kind = kind or _choose(rng, _PZ_KINDS if zone == 1 else _TZ_KINDS)
     look = _LOOKS[kind]
-    center = _center(rng, g, pz if zone == 1 else tz, zone, kind)
+    center = _center(rng, g, points[zone - 1], zone, kind)
     radii, volume = _radii(rng, kind, score)
     adc = _adc_ratio(rng, kind, isup, score)
     # T2 goes with the ADC in part; the TZ is darker, so less contrast is left there.

@@ -70,20 +70,9 @@ def levator_distance(g: GlandShape, p: PelvisShape, w: Window) -> Array:
     return np.asarray(np.where(dy > 0, behind, ahead), dtype=np.float32)
 
 
-def _mirror(canvas: Canvas, kind: str, *args: object, **kwargs: object) -> None:
-    """Paint the same shape on both sides; the first arguments are left-sided positions."""
-    for sign in (1.0, -1.0):
-        sided = [
-            (a[0] * sign, a[1], a[2]) if isinstance(a, tuple) and i < kwargs.get("n", 1) else a  # type: ignore[operator]
-            for i, a in enumerate(args)
-        ]
-        options = {k: v for k, v in kwargs.items() if k != "n"}
-        getattr(canvas, kind)(*sided, **options)
-
-
 def paint_wall(canvas: Canvas, params: AnatomyParams) -> None:
     """Bones, pelvic-wall muscles, subcutaneous fat and skin."""
-    g, p = params.gland, params.pelvis
+    p = params.pelvis
     k = p.pelvic_scale
     x, y, z = canvas.x, canvas.y, canvas.z
     canvas.labels[(y < -p.subcutaneous_y - 22) | (y > 118 * k)] = _T.AIR
@@ -95,17 +84,16 @@ def paint_wall(canvas: Canvas, params: AnatomyParams) -> None:
         _T.OBTURATOR_EXT
     )
     ox = p.obturator_x
-    _mirror(canvas, "ellipsoid", (56 * k, -50.0, -30.0), (26, 17, 42), _T.OBTURATOR_EXT)
-    _mirror(canvas, "ellipsoid", (78 * k, -46.0, 6.0), (22, 15, 55), _T.OBTURATOR_EXT)
-    _mirror(canvas, "ellipsoid", (ox + 8, -24.0, -32.0), (20, 20, 20), _T.OBTURATOR_EXT)
-    _mirror(canvas, "ellipsoid", (ox + 36, 6.0, 14.0), (24, 30, 34), _T.MARROW, shell=2.5)
-    _mirror(canvas, "ellipsoid", (ox + 24, 30.0, -30.0), (13, 17, 30), _T.MARROW, shell=2.5)
-    _mirror(canvas, "ellipsoid", (ox + 50, -6.0, 12.0), (24, 24, 24), _T.FEMORAL_HEAD, shell=1.5)
+    canvas.ellipsoid((56 * k, -50.0, -30.0), (26, 17, 42), _T.OBTURATOR_EXT, both=True)
+    canvas.ellipsoid((78 * k, -46.0, 6.0), (22, 15, 55), _T.OBTURATOR_EXT, both=True)
+    canvas.ellipsoid((ox + 8, -24.0, -32.0), (20, 20, 20), _T.OBTURATOR_EXT, both=True)
+    canvas.ellipsoid((ox + 36, 6.0, 14.0), (24, 30, 34), _T.MARROW, cortex_mm=2.5, both=True)
+    canvas.ellipsoid((ox + 24, 30.0, -30.0), (13, 17, 30), _T.MARROW, cortex_mm=2.5, both=True)
+    canvas.ellipsoid((ox + 50, -6.0, 12.0), (24, 24, 24), _T.FEMORAL_HEAD, cortex_mm=1.5, both=True)
     _paint_obturator(canvas, params)
     _paint_pubis(canvas, params)
     top = (0.0, 62.0 * k + 22, 70.0)
-    canvas.tube((0, 58.0 * k + 4, p.coccyx_z), top, 9.0, _T.COCCYX, shell=2.0)
-    del g
+    canvas.tube((0, 58.0 * k + 4, p.coccyx_z), top, _T.COCCYX, radius=9.0, rim_mm=2.0)
 
 
 def _paint_obturator(canvas: Canvas, params: AnatomyParams) -> None:
@@ -133,18 +121,16 @@ def _paint_pubis(canvas: Canvas, params: AnatomyParams) -> None:
     p = params.pelvis
     k, pz, py = p.pelvic_scale, p.pubis_z, pubis_y(params)
     arm = (11.0, py + 1, pz)
-    _mirror(canvas, "tube", arm, (52.0 * k, py + 8, pz + 22), 10.5, _T.MARROW, shell=1.6, n=2)
-    _mirror(
-        canvas,
-        "tube",
+    canvas.tube(arm, (52.0 * k, py + 8, pz + 22), _T.MARROW, radius=10.5, rim_mm=1.6, both=True)
+    canvas.tube(
         (9.0, py + 2, pz - 12),
         (40.0 * k, py + 38, pz - 52),
-        7.0,
         _T.MARROW,
-        shell=2.0,
-        n=2,
+        radius=7.0,
+        rim_mm=2.0,
+        both=True,
     )
-    _mirror(canvas, "ellipsoid", (15.0, py - 1, pz), (14.5, 11, 22), _T.MARROW, shell=1.6)
+    canvas.ellipsoid((15.0, py - 1, pz), (14.5, 11, 22), _T.MARROW, cortex_mm=1.6, both=True)
     canvas.ellipsoid((0, py, pz), (2.6, 9.5, 21), _T.SYMPHYSIS)
 
 
@@ -167,9 +153,14 @@ def paint_funnel(canvas: Canvas, params: AnatomyParams) -> None:
         w.paint(block & (np.abs(w.z + g.az + 8) < 9), _T.LEVATOR)
     canvas.ellipsoid((0, apex_y - 6, -g.az - 26), (11, 13, 10), _T.PENILE_BULB)
     start = (10.0, apex_y - 4, -g.az - 22)
-    _mirror(canvas, "tube", start, (32.0, apex_y + 14, -g.az - 40), 6.0, _T.PENILE_BULB, n=2)
+    canvas.tube(start, (32.0, apex_y + 14, -g.az - 40), _T.PENILE_BULB, radius=6.0, both=True)
     canvas.tube(
-        (0, apex_y, -g.az + 3), (0, apex_y - 3, -g.az - 20), 7.0, _T.URETHRA, 3.5, _T.SPHINCTER
+        (0, apex_y, -g.az + 3),
+        (0, apex_y - 3, -g.az - 20),
+        _T.URETHRA,
+        radius=7.0,
+        rim_mm=3.5,
+        rim=_T.SPHINCTER,
     )
 
 
@@ -234,27 +225,25 @@ def paint_vesicles(canvas: Canvas, params: AnatomyParams) -> None:
         sv = (level < 1) & (t < 1.12) & (ax > 2.0) & (w.labels != _T.BLADDER_URINE)
         w.paint(sv, _T.SV_WALL)
         w.paint(sv & (level < 0.86) & (n[1] < p.sv_lumen), _T.SV_LUMEN)
-    _mirror(
-        canvas,
-        "tube",
+    canvas.tube(
         (4.0, y0 - 1, z0),
         (7.0, y0 - 1, z0 + 22),
-        3.2,
         _T.SV_LUMEN,
-        shell=1.6,
-        shell_tissue=_T.SV_WALL,
-        n=2,
+        radius=3.2,
+        rim_mm=1.6,
+        rim=_T.SV_WALL,
+        both=True,
     )
 
 
 def paint_vessels(canvas: Canvas, params: AnatomyParams) -> None:
     """Iliac and sidewall vessels and the drawn small ones."""
     k = params.pelvis.pelvic_scale
-    _mirror(
-        canvas, "tube", (50.0 * k, -44.0, 0.0), (42.0 * k, -30.0, 70.0), 5.0, _T.VESSEL_VOID, n=2
+    canvas.tube(
+        (50.0 * k, -44.0, 0.0), (42.0 * k, -30.0, 70.0), _T.VESSEL_VOID, radius=5.0, both=True
     )
-    _mirror(
-        canvas, "tube", (42.0 * k, -40.0, 0.0), (38.0 * k, -22.0, 70.0), 5.5, _T.VESSEL_BRIGHT, n=2
+    canvas.tube(
+        (42.0 * k, -40.0, 0.0), (38.0 * k, -22.0, 70.0), _T.VESSEL_BRIGHT, radius=5.5, both=True
     )
     for start, end, radius, kind in params.vessels:
-        canvas.tube(start, end, radius, _T(kind))
+        canvas.tube(start, end, _T(kind), radius=radius)

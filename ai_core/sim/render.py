@@ -101,7 +101,7 @@ def grid_textures(
 
 
 def generator(rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator seeded from the NumPy one."""
+    """Make a torch generator seeded from the NumPy one."""
     return torch.Generator(device=device).manual_seed(int(rng.integers(2**62)))
 
 
@@ -117,7 +117,7 @@ def property_maps(
     shared = 0.60 * fine[0] + 0.80 * coarse[0]
     own = 0.60 * fine[1] + 0.80 * coarse[1]
 
-    def lut(values: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    def lut(values: np.ndarray) -> Tensor:
         table = torch.from_numpy(np.asarray(values, dtype=np.float32)).to(scene.labels.device)
         return table[scene.labels]
 
@@ -134,7 +134,7 @@ def property_maps(
         (lesions, scene.lesion_weight, scene.lesion_id),
     ):
         if foci:
-            _mix(out, keep, draw, foci, weight, ids)
+            _mix(out, keep, draw, foci, (weight, ids))
     t2_tex = 1 + keep * (t2_tex - 1)
     adc_tex = 1 + keep * (adc_tex - 1)
     k_tex = torch.exp(0.3 * coarse[2])
@@ -167,10 +167,10 @@ def _mix(
     keep: Tensor,
     draw: TissueDraw,
     foci: Sequence[Focus],
-    weight: Tensor,
-    ids: Tensor,
+    where_what: tuple[Tensor, Tensor],
 ) -> None:
     """Blend foci into the maps and the texture share ``keep``, in place."""
+    weight, ids = where_what
     device = weight.device
     where = torch.nonzero(weight.reshape(-1) > 0)[:, 0]
     w, number = weight.reshape(-1)[where], ids.reshape(-1)[where]

@@ -1,4 +1,4 @@
-"""Sites: a scanner with its protocol and habits. Ranges: doc ``sim`` table of sequences."""
+"""Sites: a scanner with its protocol and habits. Ranges from published surveys of protocols."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _distortion_mm(rng: np.random.Generator) -> float:
 
 
 def draw_site(rng: np.random.Generator) -> Site:
-    """A random site within the published ranges of protocols and habits."""
+    """Draw a random site within the published ranges of protocols and habits."""
     weak = rng.random() < 0.31
     b_values = _B_SETS[int(rng.choice(6, p=[0.32, 0.2, 0.14, 0.1, 0.12, 0.12]))]
     spacing = _pick(rng, _IN_PLANE)
@@ -177,7 +177,7 @@ def draw_site(rng: np.random.Generator) -> Site:
 
 
 def jitter_scan(rng: np.random.Generator, site: Site) -> Site:
-    """The same site on another day: small changes from scan to scan."""
+    """Vary a site from day to day: small changes from scan to scan."""
     return replace(
         site,
         t2w_snr=site.t2w_snr * float(np.exp(rng.normal(0, 0.15))),
@@ -196,7 +196,7 @@ def site_to_dict(site: Site) -> dict[str, Any]:
 
 
 def site_from_dict(data: dict[str, Any]) -> Site:
-    """A site from plain values; missing fields take the defaults. Raises ValueError."""
+    """Make a site from plain values; missing fields take the defaults. Raises ValueError."""
     known = {f.name for f in fields(Site)}
     unknown = sorted(set(data) - known)
     if unknown:

@@ -101,38 +101,21 @@ def simulate_study(
     ``dce_phases`` 0 leaves DCE out. ``t2w_matrix`` and ``slices`` override the site's.
     """
     rng = np.random.default_rng([seed, 77])
-    site = jitter_scan(rng, site or draw_site(rng))
-    matrix = t2w_matrix or site.t2w_matrix
-    spacing = site.t2w_spacing_mm * site.t2w_matrix / matrix
-    site = replace(
-        site, t2w_matrix=matrix, t2w_spacing_mm=spacing, t2w_slices=slices or site.t2w_slices
-    )
-    params = params or draw_anatomy(rng, lesion=lesion, positive_fraction=site.positive_fraction)
-    offset = np.array([rng.normal(0, 5), rng.normal(15, 12), rng.normal(-25, 15)])
-    patient = _Patient(
-        params, draw_tissue(rng, site, contrast), Textures.draw(rng, _TEXTURE_HALF), site, offset
-    )
+    site = _protocol(jitter_scan(rng, site or draw_site(rng)), t2w_matrix, slices)
+    patient = _patient(rng, site, params, lesion, contrast)
     tilt = float(rng.uniform(-12, 12))
-    small = rng.normal(0, 1.5, 2)
-    axial = _axes("axial", tilt, small)
-    middle = offset + axial @ np.array([rng.normal(0, 2), rng.normal(0, 4), rng.normal(2, 3)])
-    size = (matrix, matrix, site.t2w_slices)
-    geometry = grid_around(
-        (float(middle[0]), float(middle[1]), float(middle[2])),
-        (spacing, spacing, site.slice_mm),
-        size,
-        axial,
-    )
-    maps = rasterise(params, _local(geometry, offset))
+    turn = _turn(0, tilt) @ _turn(1, rng.normal(0, 1.5)) @ _turn(2, rng.normal(0, 1.5))
+    away = turn @ rng.normal((0, 0, 2), (2, 4, 3))
+    geometry = _plane_grid(patient, "axial", turn, away)
+    maps = rasterise(patient.params, _local(geometry, patient.offset))
     t2w = _t2w(patient, geometry, rng, maps)
     others = {
-        plane: _t2w(patient, _plane_grid(patient, plane, matrix, spacing, tilt, small), rng)
+        plane: _t2w(patient, _plane_grid(patient, plane, turn, np.zeros(3)), rng)
         for plane in ("sagittal", "coronal")
         if plane in planes
     }
     dwi, adc, high_b = _diffusion(patient, geometry, rng)
-    dce = _dynamic(patient, geometry, rng, dce_phases) if dce_phases else None
-    labels = _label_volumes(maps, geometry)
+    zones, lesions, benign = _label_volumes(maps, geometry)
     return SimulatedStudy(
         t2w=t2w,
         t2w_sagittal=others.get("sagittal"),
@@ -140,23 +123,50 @@ def simulate_study(
         dwi=dwi,
         adc=adc,
         high_b=high_b,
-        dce=dce,
-        zones=labels[0],
-        lesions=labels[1],
-        benign=labels[2],
-        truth=_truth(labels[1], params.lesions, maps.lesion_weight),
-        mimics=_truth(labels[2], params.mimics, maps.mimic_weight),
+        dce=_dynamic(patient, geometry, rng, dce_phases) if dce_phases else None,
+        zones=zones,
+        lesions=lesions,
+        benign=benign,
+        truth=_truth(lesions, patient.params.lesions, maps.lesion_weight),
+        mimics=_truth(benign, patient.params.mimics, maps.mimic_weight),
         gland_volume_ml=float((maps.zones > 0).sum() * geometry.voxel_volume_mm3 / 1000),
-        gland_center_lps_mm=(float(offset[0]), float(offset[1]), float(offset[2])),
+        gland_center_lps_mm=tuple(float(v) for v in patient.offset),  # type: ignore[arg-type]
         site=site,
-        parameters={
-            "seed": seed,
-            "site": site_to_dict(site),
-            "anatomy": json.loads(to_json(params)),
-            "tilt_deg": tilt,
-            "contrast": contrast,
-        },
+        parameters=_parameters(seed, patient, contrast, tilt),
     )
+
+
+def _parameters(seed: int, patient: _Patient, contrast: str, tilt: float) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "site": site_to_dict(patient.site),
+        "anatomy": json.loads(to_json(patient.params)),
+        "tilt_deg": tilt,
+        "contrast": contrast,
+    }
+
+
+def _protocol(site: Site, matrix: int | None, slices: int | None) -> Site:
+    """Give the site another T2W matrix over the same field of view, and another slice count."""
+    matrix = matrix or site.t2w_matrix
+    spacing = site.t2w_spacing_mm * site.t2w_matrix / matrix
+    return replace(
+        site, t2w_matrix=matrix, t2w_spacing_mm=spacing, t2w_slices=slices or site.t2w_slices
+    )
+
+
+def _patient(
+    rng: np.random.Generator,
+    site: Site,
+    params: AnatomyParams | None,
+    lesion: bool | None,
+    contrast: str,
+) -> _Patient:
+    """Draw anatomy, tissue, texture, and where the gland lies in the scanner (mm)."""
+    params = params or draw_anatomy(rng, lesion=lesion, positive_fraction=site.positive_fraction)
+    offset = rng.normal((0, 15, -25), (5, 12, 15))
+    draw = draw_tissue(rng, site, contrast)
+    return _Patient(params, draw, Textures.draw(rng, _TEXTURE_HALF), site, offset)
 
 
 def _turn(axis: int, degrees: float) -> Directions:
@@ -168,43 +178,32 @@ def _turn(axis: int, degrees: float) -> Directions:
     return m
 
 
-def _axes(plane: str, tilt: float, small: npt.NDArray[np.float64]) -> Directions:
-    """Direction cosines (columns x, y, z) of a plane, tilted about the left-right axis."""
-    base = {
-        "axial": np.eye(3),
-        "sagittal": np.array([[0, 0, 1.0], [1, 0, 0], [0, -1, 0]]),
-        "coronal": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
-    }[plane]
-    turned: Directions = _turn(0, tilt) @ _turn(1, small[0]) @ _turn(2, small[1]) @ base
-    return turned
+# Columns: direction of the x, y and z index of an upright plane.
+_PLANES: dict[str, Directions] = {
+    "axial": np.eye(3),
+    "sagittal": np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]]),
+    "coronal": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+}
 
 
-def _plane_grid(
-    patient: _Patient,
-    plane: str,
-    matrix: int,
-    spacing: float,
-    tilt: float,
-    small: npt.NDArray[np.float64],
-) -> Geometry:
-    o = patient.offset
-    size = (matrix, matrix, max(15, patient.site.t2w_slices - 3))
-    return grid_around(
-        (float(o[0]), float(o[1]), float(o[2])),
-        (spacing, spacing, patient.site.slice_mm),
-        size,
-        _axes(plane, tilt, small),
-    )
+def _plane_grid(patient: _Patient, plane: str, turn: Directions, away: Directions) -> Geometry:
+    """Grid of a T2W plane, turned, its middle ``away`` (mm) from the gland centre."""
+    site, middle = patient.site, patient.offset + away
+    count = site.t2w_slices if plane == "axial" else max(15, site.t2w_slices - 3)
+    spacing = (site.t2w_spacing_mm, site.t2w_spacing_mm, site.slice_mm)
+    size = (site.t2w_matrix, site.t2w_matrix, count)
+    center = (float(middle[0]), float(middle[1]), float(middle[2]))
+    return grid_around(center, spacing, size, turn @ _PLANES[plane])
 
 
 def _local(geometry: Geometry, offset: npt.NDArray[np.float64]) -> Geometry:
-    """The same grid in coordinates whose origin is the gland centre."""
+    """Move a grid to coordinates whose origin is the gland centre."""
     origin = np.asarray(geometry.origin_lps_mm) - offset
     return replace(geometry, origin_lps_mm=(float(origin[0]), float(origin[1]), float(origin[2])))
 
 
 def _refined(geometry: Geometry, factor: float) -> Geometry:
-    """The same field of view in plane, with ``factor`` times as many pixels."""
+    """Keep the field of view in plane, with ``factor`` times as many pixels."""
     nx, ny, nz = geometry.size_xyz
     rx, ry = max(8, round(nx * factor)), max(8, round(ny * factor))
     sx, sy, sz = geometry.spacing_xyz_mm
@@ -267,15 +266,15 @@ def _moved(geometry: Geometry, site: Site, rng: np.random.Generator) -> Geometry
     )
 
 
-def _box_like(t2w: Geometry, spacing: float, matrix: int, turn: float = 0.0) -> Geometry:
-    """A grid with the T2W centre, slices and direction, and its own pixels."""
+def _box_like(t2w: Geometry, spacing: float, matrix: int) -> Geometry:
+    """Make a grid with the T2W centre, slices and direction, and its own pixels."""
     nx, ny, nz = t2w.size_xyz
     center = lps_of_index(t2w, ((nz - 1) / 2, (ny - 1) / 2, (nx - 1) / 2))
     return grid_around(
         center,
         (spacing, spacing, t2w.spacing_xyz_mm[2]),
         (matrix, matrix, nz),
-        _turn(0, turn) @ np.asarray(t2w.direction),
+        t2w.direction,
     )
 
 

@@ -106,6 +106,7 @@ class LesionSamples:
     phase: str
     size: int
     dropout: ModalityDropout
+    augment: bool = True
 
     def batch(self, index: int) -> Batch:
         """Batch ``index``.
@@ -130,6 +131,7 @@ class LesionSamples:
             config.lesion_grid,
             config.training.lesion_offset_mm,
             names,
+            augment=self.augment,
         )
         images = _keep(drawn.images, present)
         gland = roughly(rng, drawn.zones > 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
@@ -20,6 +21,7 @@ from ai_core.nets.gland import GlandFinder
 from ai_core.nets.localizer import Localization, Localizer
 from ai_core.train.losses import gland_loss, localization_loss
 from ai_core.train.matching import Match, Truth, match
+from ai_core.types import FloatArray
 
 Batch = dict[str, Tensor]
 Result = tuple[Tensor, dict[str, float]]
@@ -120,7 +122,9 @@ class ClassifyStep:
         self, batch: Batch, result: Localization, index: int
     ) -> tuple[Tensor, list[Match]]:
         truth = truth_of(batch, index)
-        found = found_candidates(result, batch["zones"][index] > 0, index, self.config)
+        heat = torch.sigmoid(result.lesion[index, 0].detach()).cpu().numpy()
+        gland = (batch["zones"][index] > 0).cpu().numpy()
+        found = found_places(heat, gland, self.config)
         centers = [list(c.peak_zyx) for c in found]
         labels = [match(c, truth) for c in found]
         for number in set(truth.isup) - {m.lesion for m in labels}:
@@ -145,13 +149,12 @@ def truth_of(batch: Batch, index: int) -> Truth:
     )
 
 
-def found_candidates(
-    result: Localization, gland: Tensor, index: int, config: CoreConfig
+def found_places(
+    heat: FloatArray, gland: npt.NDArray[np.bool_], config: CoreConfig
 ) -> list[Candidate]:
-    """Candidates of one image of a batch, in the given gland."""
-    heat = torch.sigmoid(result.lesion[index, 0].detach()).cpu().numpy()
+    """Candidates of a map, in a known gland, as in use."""
     spacing = config.lesion_grid.spacing_zyx_mm
-    return extract_candidates(heat, gland.cpu().numpy(), spacing, config.candidates)
+    return extract_candidates(heat, gland, spacing, config.candidates)
 
 
 def _center_of(truth: Truth, number: int) -> list[int]:

@@ -46,11 +46,12 @@ class Source:
 
 
 def _open(folder: Path) -> SimCache:
+    shards = folder / "shards"
     try:
-        return SimCache.open(folder)
+        return SimCache.open(shards if shards.is_dir() else folder)
     except FileNotFoundError as error:
         raise InputError(
-            f"{folder} holds no cached anatomies", "Make them with: ai-core simulate --cache."
+            f"{folder} holds no cached anatomies", "Make them with: ai-core simulate --anatomies."
         ) from error
 
 

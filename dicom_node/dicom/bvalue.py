@@ -15,6 +15,7 @@ _B_VALUE = 0x00189087
 _DIRECTIONALITY = 0x00189075
 _DIFFUSION_SEQUENCE = 0x00189117
 _MAX_B = 20_000.0
+_MAX_TEXT = 256
 _GE_FLAG = 1_000_000_000  # GE adds multiples of 10^9 to mark how the image was made
 
 TAG_SOURCES = frozenset(("public", "siemens", "siemens-csa", "ge", "philips", "uih"))
@@ -54,7 +55,7 @@ def _uih(elements: Elements) -> float | None:
 
 
 def _first(raw: bytes) -> float | None:
-    numbers = text_numbers(raw) if raw else None
+    numbers = text_numbers(raw[:_MAX_TEXT]) if raw else None
     return numbers[0] if numbers else None
 
 

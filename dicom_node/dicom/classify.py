@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dicom_node.dicom.bvalue import acquired_range
+from dicom_node.dicom.frames import is_adc_type, stated_by_tag
 from dicom_node.dicom.stacks import (
     MIN_POSITIONS,
     Orientation,
     Stack,
-    is_adc_type,
-    stated_by_tag,
 )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dicom_node.dicom.stacks import Frame, Stack
+from dicom_node.dicom.frames import Frame
+from dicom_node.dicom.stacks import Stack
 
 HIGH_B = 1400.0
 MIN_HIGH_B = 800.0

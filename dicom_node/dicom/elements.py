@@ -16,7 +16,9 @@ from pydicom.charset import convert_encodings, decode_bytes
 Buffer = bytes | mmap.mmap
 
 MAX_ELEMENTS = 20_000
-MAX_ITEMS = 100_000
+MAX_ITEMS = 20_000
+MAX_ITEM_ELEMENTS = 400_000
+MAX_VALUE = 4096
 MAX_DEPTH = 32
 UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -78,9 +80,16 @@ class Elements:
             return b""
         return self.data[place[0] : place[0] + place[1]]
 
+    def _start(self, tag: int) -> bytes:
+        """Value of an element that is short in every honest data set: its first 4 kB."""
+        place = self.index.get(tag)
+        if place is None or place[1] == UNDEFINED:
+            return b""
+        return self.data[place[0] : place[0] + min(place[1], MAX_VALUE)]
+
     def ascii(self, tag: int) -> str:
         """One value of the default repertoire (CS, UI, DA, TM...), padding removed."""
-        return self.raw(tag).decode("latin-1").strip(" \0")
+        return self._start(tag).decode("latin-1").strip(" \0")
 
     def words(self, tag: int) -> tuple[str, ...]:
         """All values of a multi-valued CS."""
@@ -89,7 +98,7 @@ class Elements:
 
     def text(self, tag: int, charset: str) -> str:
         """Decode a text in the data set's own character set; bytes that do not fit are replaced."""
-        raw = self.raw(tag).strip(b" \0")
+        raw = self._start(tag).strip(b" \0")
         if not raw or (raw.isascii() and b"\x1b" not in raw):
             return raw.decode("latin-1")
         try:
@@ -99,7 +108,7 @@ class Elements:
 
     def decimals(self, tag: int) -> tuple[float, ...] | None:
         """All numbers of a DS or IS element, None where one is missing or unreadable."""
-        return text_numbers(self.raw(tag))
+        return text_numbers(self._start(tag))
 
     def decimal(self, tag: int) -> float | None:
         """First number of a DS or IS element."""
@@ -121,10 +130,10 @@ class Elements:
 
     def double(self, tag: int) -> float | None:
         """Read an FD element; a number written as text is read too."""
-        return binary_number(self.raw(tag), self.encoding.order)
+        return binary_number(self._start(tag), self.encoding.order)
 
     def _binary(self, tag: int, form: str) -> int | None:
-        raw = self.raw(tag)
+        raw = self._start(tag)
         size = struct.calcsize(form)
         if len(raw) < size:
             return None
@@ -134,7 +143,7 @@ class Elements:
         """Value of a private element, its block found by creator (PS3.5 7.8.1)."""
         if self._creators is None:
             self._creators = {
-                (tag >> 16, self.raw(tag).strip(b" \0")): (tag & 0xFF) << 8
+                (tag >> 16, self._start(tag).strip(b" \0")): (tag & 0xFF) << 8
                 for tag in self.index
                 if tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF
             }
@@ -151,14 +160,16 @@ class Elements:
         encoding = Encoding(False) if vr == b"UN" and length == UNDEFINED else self.encoding
         end = len(self.data) if length == UNDEFINED else offset + length
         found: list[Elements] = []
+        elements = 0
         while offset + 8 <= end:
             item, size = _tag_and_length(self.data, offset, encoding)
             if item != _ITEM:
                 break
             content, stop = scan(self.data, offset + 8, size, encoding)
             found.append(content)
-            if len(found) > MAX_ITEMS:
-                raise HeaderError("too_large", f"a sequence has more than {MAX_ITEMS} items")
+            elements += len(content.index)
+            if len(found) > MAX_ITEMS or elements > MAX_ITEM_ELEMENTS:
+                raise HeaderError("too_large", "a sequence has too many items or elements")
             offset = stop
         return found
 

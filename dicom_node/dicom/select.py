@@ -11,8 +11,9 @@ from dicom_node.dicom.classify import FAT_SAT_TEXT, Kind, Verdict, classify
 from dicom_node.dicom.diffusion import Diffusion, choose_diffusion
 from dicom_node.dicom.dynamic import find_dynamic
 from dicom_node.dicom.eligibility import MR_CLASSES, business_problem, identity_differences
+from dicom_node.dicom.frames import Unplaced, expand
 from dicom_node.dicom.records import InstanceHeader
-from dicom_node.dicom.stacks import FrameRef, Stack, Unplaced, expand, split
+from dicom_node.dicom.stacks import FrameRef, Stack, split
 from dicom_node.domain.reasons import Reason
 
 __all__ = ["Chosen", "FrameRef", "Rejected", "Selection", "Stack", "select"]

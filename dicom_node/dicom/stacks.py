@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from dicom_node.dicom.bvalue import TAG_SOURCES
-from dicom_node.dicom.records import FrameRecord, InstanceHeader
+from dicom_node.dicom.frames import Frame, along, close, is_adc_type, normal
+from dicom_node.dicom.records import InstanceHeader
 
 MIN_POSITIONS = 10
 _COSINE_TOLERANCE = 1e-3
@@ -30,35 +29,6 @@ class Orientation(StrEnum):
     SAGITTAL = "sagittal"
     CORONAL = "coronal"
     OBLIQUE = "oblique"
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One slice image: an instance, or a frame of a multi-frame instance, with its geometry."""
-
-    header: InstanceHeader
-    index: int | None
-    ipp: tuple[float, ...]
-    iop: tuple[float, ...]
-    spacing: tuple[float, ...]
-    image_type: frozenset[str]
-    b_value: float | None
-    b_source: str
-    directionality: str
-    echo_time: float | None
-    temporal_position: int | None
-    time_s: float | None
-    offset: float
-
-    @property
-    def record(self) -> FrameRecord | None:
-        """Record of this frame in a multi-frame instance."""
-        return None if self.index is None else self.header.frames[self.index]
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Sort key: SOP instance UID and frame."""
-        return (self.header.sop_instance_uid, -1 if self.index is None else self.index)
 
 
 class FrameRef(NamedTuple):
@@ -163,101 +133,11 @@ class Stack:
             and len(self.frames) == len(other.frames)
             and (mine.header.rows, mine.header.columns)
             == (theirs.header.rows, theirs.header.columns)
-            and _close(mine.spacing, theirs.spacing, 1e-3)
-            and _close(mine.iop, theirs.iop, _COSINE_TOLERANCE)
+            and close(mine.spacing, theirs.spacing, 1e-3)
+            and close(mine.iop, theirs.iop, _COSINE_TOLERANCE)
             and math.dist(mine.ipp, theirs.ipp) < 0.5
             and math.dist(self.frames[-1].ipp, other.frames[-1].ipp) < 0.5
         )
-
-
-class Unplaced(NamedTuple):
-    """An image that belongs to no stack, and why."""
-
-    header: InstanceHeader
-    reason: str
-
-
-def expand(headers: Iterable[InstanceHeader]) -> tuple[list[Frame], list[Unplaced]]:
-    """Frames of all instances in a fixed order, and images whose geometry cannot be read."""
-    frames: list[Frame] = []
-    unplaced: list[Unplaced] = []
-    for header in sorted(headers, key=lambda h: h.sop_instance_uid):
-        for record in header.frames or (None,):
-            frame = _frame(header, record)
-            if isinstance(frame, str):
-                unplaced.append(Unplaced(header, frame))
-                break
-            frames.append(frame)
-    return frames, unplaced
-
-
-def _frame(header: InstanceHeader, record: FrameRecord | None) -> Frame | str:
-    own = record or FrameRecord(index=0)
-    ipp, iop = own.ipp or header.ipp, own.iop or header.iop
-    spacing = own.pixel_spacing or header.pixel_spacing
-    if ipp is None or iop is None:
-        return "image position or orientation is missing"
-    if not header.frame_of_reference_uid:
-        return "the frame of reference is missing"
-    if spacing is None or min(spacing) <= 0 or not header.rows or not header.columns:
-        return "pixel spacing or matrix size is missing"
-    if not _orthonormal(iop):
-        return "the image orientation is not a pair of perpendicular unit vectors"
-    b_value, b_source = own.b_value, own.b_source
-    if b_value is None:
-        b_value, b_source = header.b_value, header.b_source
-    return Frame(
-        header=header,
-        index=None if record is None else record.index,
-        ipp=ipp,
-        iop=iop,
-        spacing=spacing,
-        image_type=frozenset(own.image_type or header.image_type),
-        b_value=b_value,
-        b_source=b_source,
-        directionality=own.directionality or header.directionality,
-        echo_time=own.echo_time if own.echo_time is not None else header.echo_time,
-        temporal_position=own.temporal_position or header.temporal_position,
-        time_s=_time_of(header, own),
-        offset=_along(ipp, _normal(iop)),
-    )
-
-
-def _time_of(header: InstanceHeader, record: FrameRecord) -> float | None:
-    stamp = record.acquisition_datetime or header.acquisition_datetime
-    if stamp:
-        return seconds_of(stamp[:8], stamp[8:])
-    return seconds_of(header.acquisition_date, header.acquisition_time)
-
-
-_TIME = re.compile(r"(\d{2}):?(\d{2})?:?(\d{2}(?:\.\d+)?)?")
-
-
-def seconds_of(date: str, time: str) -> float | None:
-    """Seconds of a DA and a TM value (PS3.5 6.2) on a scale that only grows; None if unreadable."""
-    match = _TIME.match(time)
-    if not match:
-        return None
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    digits = date.replace(".", "")
-    days = 0
-    if len(digits) >= 8 and digits[:8].isdigit():
-        # 31-day months keep the order and the difference of two times within one month
-        days = (int(digits[:4]) * 12 + int(digits[4:6])) * 31 + int(digits[6:8])
-    return days * 86400.0 + hours * 3600 + minutes * 60 + seconds
-
-
-def _orthonormal(iop: Sequence[float]) -> bool:
-    a, b, c, d, e, f = iop
-    return (
-        abs(math.hypot(a, b, c) - 1) < 0.01
-        and abs(math.hypot(d, e, f) - 1) < 0.01
-        and abs(a * d + b * e + c * f) < 0.01
-    )
-
-
-def _close(a: Sequence[float], b: Sequence[float], tolerance: float) -> bool:
-    return all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
 
 
 def _slice_corners(frame: Frame) -> list[tuple[float, ...]]:
@@ -300,11 +180,6 @@ def split(frames: Sequence[Frame]) -> list[Stack]:
     return [stack for group in groups.values() for stack in _part_in_time(group)]
 
 
-def is_adc_type(image_type: frozenset[str]) -> bool:
-    """Whether Image Type or Frame Type names an ADC map (``ADC``, ``..._ADC``), not an eADC."""
-    return any("ADC" in token.upper().split("_") for token in image_type)
-
-
 def _fill_b_zero(frames: Sequence[Frame]) -> list[Frame]:
     """GE writes the public b-value but leaves it out for b = 0."""
     with_b = {f.header.series_uid for f in frames if f.b_source in ("public", "ge") and f.b_value}
@@ -323,7 +198,7 @@ def _representative(
     value: tuple[float, ...], known: list[tuple[float, ...]], tolerance: float
 ) -> tuple[float, ...]:
     for other in known:
-        if value == other or _close(value, other, tolerance):
+        if value == other or close(value, other, tolerance):
             return other
     known.append(value)
     return value
@@ -336,22 +211,18 @@ _TIME_PARTS: tuple[Callable[[Frame], int | None], ...] = (
 
 
 def _part_in_time(group: list[Frame]) -> list[Stack]:
-    normal = _normal(group[0].iop)
+    direction = normal(group[0].iop)
     shared = group[0].iop
-    placed = [f if f.iop == shared else replace(f, offset=_along(f.ipp, normal)) for f in group]
+    placed = [f if f.iop == shared else replace(f, offset=along(f.ipp, direction)) for f in group]
     if not _has_duplicates(placed):
-        return [_stack(placed, normal)]
+        return [_stack(placed, direction)]
     for part in _TIME_PARTS:
         parts: dict[int | None, list[Frame]] = defaultdict(list)
         for frame in placed:
             parts[part(frame)].append(frame)
         if len(parts) > 1 and not any(_has_duplicates(frames) for frames in parts.values()):
-            return [_stack(frames, normal) for frames in parts.values()]
-    return _by_occurrence(placed, normal)
-
-
-def _along(point: Sequence[float], normal: Sequence[float]) -> float:
-    return point[0] * normal[0] + point[1] * normal[1] + point[2] * normal[2]
+            return [_stack(frames, direction) for frames in parts.values()]
+    return _by_occurrence(placed, direction)
 
 
 def _has_duplicates(frames: Sequence[Frame]) -> bool:
@@ -363,7 +234,7 @@ MIN_REPEATS = 5
 """This many images at every position are a dynamic series; fewer are duplicates."""
 
 
-def _by_occurrence(frames: list[Frame], normal: tuple[float, float, float]) -> list[Stack]:
+def _by_occurrence(frames: list[Frame], direction: tuple[float, float, float]) -> list[Stack]:
     """Images at one position in order of acquisition: time points, or duplicates of one stack."""
     places: list[list[Frame]] = []
     for frame in sorted(frames, key=lambda f: (f.offset, f.key)):
@@ -375,8 +246,8 @@ def _by_occurrence(frames: list[Frame], normal: tuple[float, float, float]) -> l
     repeats = max(len(place) for place in ordered)
     if repeats >= MIN_REPEATS and len(places) >= MIN_POSITIONS:
         points = [[p[i] for p in ordered if i < len(p)] for i in range(repeats)]
-        return [_stack(point, normal) for point in points]
-    stack = _stack([place[-1] for place in ordered], normal)  # the latest acquisition is kept
+        return [_stack(point, direction) for point in points]
+    stack = _stack([place[-1] for place in ordered], direction)  # the latest acquisition is kept
     return [replace(stack, duplicates=tuple(f for place in ordered for f in place[:-1]))]
 
 
@@ -391,16 +262,6 @@ def _acquired(frame: Frame) -> tuple[float, float, int, int, tuple[str, int]]:
     )
 
 
-def _normal(iop: Sequence[float]) -> tuple[float, float, float]:
-    (a, b, c), (d, e, f) = iop[:3], iop[3:]
-    return (b * f - c * e, c * d - a * f, a * e - b * d)
-
-
-def _stack(frames: list[Frame], normal: tuple[float, float, float]) -> Stack:
+def _stack(frames: list[Frame], direction: tuple[float, float, float]) -> Stack:
     ordered = sorted(frames, key=lambda f: (f.offset, f.key))
-    return Stack(tuple(ordered), tuple(f.offset for f in ordered), normal)
-
-
-def stated_by_tag(frame: Frame) -> bool:
-    """Whether the b-value comes from an element about this image, not from a name."""
-    return frame.b_source in TAG_SOURCES
+    return Stack(tuple(ordered), tuple(f.offset for f in ordered), direction)

@@ -10,9 +10,10 @@ from pydicom.dataset import Dataset
 
 from ai_core.types import Case, DceSeries, DwiVolume, Geometry, Vector3, Volume
 from dicom_node.dicom.diffusion import real_world_mapping
+from dicom_node.dicom.frames import Frame
 from dicom_node.dicom.pixels import decode_slice
 from dicom_node.dicom.select import Selection
-from dicom_node.dicom.stacks import Frame, Stack
+from dicom_node.dicom.stacks import Stack
 from dicom_node.domain.reasons import Reason
 from dicom_node.errors import InputProblem
 

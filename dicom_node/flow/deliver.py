@@ -16,13 +16,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from dicom_node.flow.peers import all_peers
-
 from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig, PeerConfig
 from dicom_node.domain.policy import LEASE_S, backoff_s
 from dicom_node.durable import fault
 from dicom_node.errors import NodeError
+from dicom_node.flow.peers import all_peers
 from dicom_node.logs import pseudonym
 from dicom_node.net.outcomes import InstanceStatus, Outcome
 from dicom_node.net.sender import Outgoing, send_each

@@ -25,7 +25,7 @@ IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 MP_MRI_OF_PROSTATE = Code("719178004", "SCT", "Multiparametric MRI of prostate")
 IMAGE_LIBRARY = Code("111028", "DCM", "Image Library")
 IMAGE_LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")
-SOURCE = Code("260753009", "SCT", "Source")
+SOURCE = Code("260753009", "SCT", "Source (attribute)")
 DEVICE = Code("121007", "DCM", "Device")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 
@@ -65,7 +65,9 @@ SIGNIFICANT = Code("AI-SIGNIFICANT", CODING_SCHEME, "Marked as clinically signif
 STANDARD = tuple(
     code
     for code in list(globals().values())
-    if isinstance(code, Code) and code.scheme_designator not in (CODING_SCHEME, "UMLS")
+    if isinstance(code, Code)
+    and code.scheme_designator not in (CODING_SCHEME, "UMLS")
+    and not code.value.startswith("{")  # UCUM annotations are free text
 )
 """Every code above that a public table defines."""
 

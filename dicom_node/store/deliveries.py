@@ -231,7 +231,7 @@ def _mine(claim: DeliveryClaim) -> tuple[Any, ...]:
 def _lowest_rank_elsewhere(
     db: Connection, revision_id: int, peer: str, taken: Sequence[int]
 ) -> int | None:
-    """Return the lowest rank that is still on its way apart from ``taken``; None where nothing is."""
+    """Return the lowest rank still on its way apart from ``taken``; None where nothing is."""
     query = select(func.min(deliveries.c.rank)).where(
         deliveries.c.revision_id == revision_id, deliveries.c.peer == peer,
         deliveries.c.state.in_((DeliveryState.PENDING, DeliveryState.SENDING)),

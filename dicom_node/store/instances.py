@@ -84,6 +84,10 @@ class InstanceStore(Database):
         with self._read() as db:
             return [_instance(row) for row in db.execute(query)]
 
+    def instances_of(self, study_uid: str) -> list[InstanceRow]:
+        """Return every instance of a study in order of arrival."""
+        return self.headers_of(study_uid)
+
     def all_paths(self) -> dict[str, int]:
         """Every file that the database counts on, with its data set's size."""
         with self._read() as db:

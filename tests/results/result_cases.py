@@ -208,7 +208,7 @@ def _slice(
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
     image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
     image.PixelRepresentation = 0
-    image.PixelData = random.integers(0, 900, shape, dtype=np.uint16).tobytes()
+    image.add_new("PixelData", "OW", random.integers(0, 900, shape, dtype=np.uint16).tobytes())
     return image
 
 
@@ -247,14 +247,6 @@ def frame_numbers(image: Dataset, slices: list[Dataset]) -> tuple[int, ...]:
         for groups in image.PerFrameFunctionalGroupsSequence
     ]
     return tuple(
-        1
-        + int(
-            np.argmin(
-                [
-                    np.abs(p - np.asarray(s.ImagePositionPatient, dtype=float)).sum()
-                    for p in positions
-                ]
-            )
-        )
-        for s in slices
+        1 + int(np.argmin([np.abs(position - place).sum() for position in positions]))
+        for place in (np.asarray(s.ImagePositionPatient, dtype=float) for s in slices)
     )

@@ -149,10 +149,8 @@ def test_outline_lies_on_the_slice_of_largest_area(real_finding: Built) -> None:
     request, objects = real_finding
     assert isinstance(request.outcome, Analysed)
     lesions = request.outcome.result.lesions
-    for rank, group in (
-        (1, groups(of_kind(objects, "sr"))[3]),
-        (2, groups(of_kind(objects, "sr"))[5]),
-    ):
+    parts = groups(of_kind(objects, "sr"))
+    for rank, group in ((1, parts[3]), (2, parts[5])):
         region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")
         image = region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
         z = [str(s.SOPInstanceUID) for s in request.sources].index(str(image))

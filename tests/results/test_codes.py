@@ -26,8 +26,6 @@ def context_groups(code: Code) -> set[int]:
 
 @pytest.mark.parametrize("code", codes.STANDARD, ids=lambda code: code.meaning)
 def test_standard_codes_have_the_standard_meaning(code: Code) -> None:
-    if code == codes.SCORE:
-        pytest.skip("UCUM annotation in braces: free text by the rules of UCUM")
     assert code.meaning in meanings(code)
 
 

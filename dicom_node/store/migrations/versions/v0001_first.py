@@ -194,7 +194,8 @@ def upgrade() -> None:
             "plan IS NULL OR plan IN ('analyse', 'report')", name=op.f("ck_revisions_plan")
         ),
         sa.CheckConstraint(
-            "state IN ('receiving', 'ready', 'running', 'analysed', 'delivered', 'not_analysable', 'failed', 'held', 'superseded')",
+            "state IN ('receiving', 'ready', 'running', 'analysed', 'delivered', "
+            "'not_analysable', 'failed', 'held', 'superseded')",
             name=op.f("ck_revisions_state"),
         ),
         sa.CheckConstraint(

@@ -1,0 +1,183 @@
+"""`ai-core`: the core on volumes, the simulator, and training.
+
+Exit status 0: done; 1: failure; 2: wrong use. Errors are one line on stderr that says what is
+wrong and what to do; `--debug` adds the traceback. With `--json` stdout is JSON alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ai_core.errors import CoreError
+
+app = typer.Typer(
+    name="ai-core",
+    help="Finds the prostate and suspicious lesions in MRI volumes. Research software.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command()
+def predict(
+    t2w: Annotated[Path, typer.Option("--t2w", help="Axial T2W volume.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+    adc: Annotated[Path | None, typer.Option("--adc", help="ADC map.")] = None,
+    hbv: Annotated[Path | None, typer.Option("--hbv", help="High-b diffusion volume.")] = None,
+    hbv_b: Annotated[
+        float, typer.Option("--hbv-b", help="b-value of the high-b volume, s/mm2.")
+    ] = 1400.0,
+    dce: Annotated[
+        list[Path] | None, typer.Option("--dce", help="One DCE phase; repeat in time order.")
+    ] = None,
+    dce_interval: Annotated[
+        float, typer.Option("--dce-interval", help="Seconds between DCE phases.")
+    ] = 7.0,
+    release: Annotated[
+        Path | None, typer.Option("--release", help="Release folder; default: the packaged one.")
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Analyse one examination given as NIfTI, MetaImage or NRRD volumes.
+
+    Needed: T2W and the ADC map. High b and DCE are optional.
+    """
+    from ai_core.predict import Inputs, predict_files
+
+    inputs = Inputs(t2w, adc, hbv, hbv_b, tuple(dce or ()), dce_interval)
+    report = predict_files(inputs, out, release, device.value)
+    if as_json:
+        typer.echo(json.dumps(report, indent=1))
+        return
+    gland, findings = report["gland"], report["findings"]
+    if findings is None:
+        typer.echo(f"not analysable: {report['message']}")
+        return
+    typer.echo(f"gland {gland['volume_ml']} mL, {len(findings)} finding(s); results in {out}")
+    for finding in findings:
+        typer.echo(
+            f"  {finding['rank']}: {finding['sector']}, {finding['volume_ml']} mL, "
+            f"suspicion index {finding['likelihood_percent']} %"
+        )
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the cases.")],
+    cases: Annotated[int, typer.Option("--cases", min=1, help="How many.")],
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same cases.")] = 1,
+    sites: Annotated[
+        Path | None, typer.Option("--sites", help="JSON file with the sites to draw from.")
+    ] = None,
+    anatomies: Annotated[
+        bool,
+        typer.Option("--anatomies", help="Only the anatomies that training renders on the fly."),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes (with --anatomies).")
+    ] = 1,
+) -> None:
+    """Make simulated examinations. Finished cases of an interrupted run are kept."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ai_core.sim.dataset import build_cache
+    from ai_core.sim.export import simulate_to_folder
+
+    drawn = _sites(sites)
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task("simulate", total=cases)
+
+        def step(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        if anatomies:
+            build_cache(out, cases, seed, drawn, step, workers)
+        else:
+            simulate_to_folder(out, cases, seed, drawn, step)
+
+
+def _sites(path: Path | None) -> tuple[object, ...] | None:
+    if path is None:
+        return None
+    from ai_core.errors import InputError
+    from ai_core.sim.sites import load_sites
+
+    try:
+        return load_sites(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is not a sites file: {error}", "Check the file.") from error
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option("--config", help="Configuration (TOML).")],
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of simulated cases.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run and its release.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Train a release: gland, localization, classification, joint; then calibrate and package.
+
+    The release appears in the folder `release` of the run.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    from ai_core.config import read_config
+    from ai_core.train.package import make_release
+    from ai_core.train.run import train as train_phases
+
+    settings = read_config(config)
+    weights = train_phases(settings, data, out, resume, device.value)
+    values = make_release(settings, weights, data, out / "release", device.value)
+    for name, value in values.items():
+        typer.echo(f"{name:28} {value:.3f}")
+    typer.echo(f"release written to {out / 'release'}")
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except CoreError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(f"error: {type(error).__name__}: {error}. Run again with --debug.", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

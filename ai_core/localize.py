@@ -1,0 +1,98 @@
+"""Runs the localizer and the classifier on prepared images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ai_core.candidates import Candidate
+from ai_core.gland import largest_part
+from ai_core.nets.classifier import cut_patches, stack_channels, suspicion_score
+from ai_core.nets.localizer import MODALITIES, Localization
+from ai_core.release import Release
+from ai_core.types import FloatArray, Modality
+
+Mask = npt.NDArray[np.bool_]
+#: The localizer's zones replace the finder's outline where both agree at least this much (Dice).
+AGREEMENT = 0.6
+#: Variants of a patch for the spread: mirrored or not, zoom of the field of view.
+VARIANTS = ((False, 1.0), (True, 1.0), (False, 0.92), (True, 1.08))
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps 0-1 on the working grid; ``zones`` (3, z, y, x) probabilities of background, PZ, TZ.
+
+    ``raw`` holds the logits of both views (image, mirror image) for the classifier.
+    """
+
+    heat: FloatArray
+    zones: FloatArray
+    modality: dict[Modality, FloatArray]
+    raw: Localization
+    image: Tensor
+    present: Tensor
+
+
+@dataclass(frozen=True)
+class Score:
+    """Classifier on one candidate: mean logit, its spread over variants, suspicion 1-5."""
+
+    logit: float
+    spread: float
+    suspicion: float
+
+
+@torch.inference_mode()
+def localize(stack: FloatArray, present: tuple[Modality, ...], release: Release) -> Maps:
+    """Maps of a normalised input ``(5, z, y, x)``, averaged over the image and its mirror image."""
+    flags = torch.tensor([float(m in present) for m in MODALITIES], device=release.device)
+    single = torch.from_numpy(stack)[None].to(release.device)
+    pair = torch.cat([single, single.flip(-1)])
+    raw = release.localizer(pair, flags)
+    maps = _both(torch.sigmoid(raw.maps))
+    by_name = {m: maps[i] for i, m in enumerate(MODALITIES) if m in present}
+    zones = _both(torch.softmax(raw.zones, 1))
+    return Maps(_both(torch.sigmoid(raw.lesion))[0], zones, by_name, raw, pair, flags)
+
+
+def _both(values: Tensor) -> FloatArray:
+    """Mean of the first view and the mirrored second one, as a NumPy array."""
+    mean = (values[0] + values[1].flip(-1)) / 2
+    return np.asarray(mean.cpu().numpy(), dtype=np.float32)
+
+
+def refined_gland(maps: Maps, found: Mask) -> tuple[Mask, npt.NDArray[np.uint8]]:
+    """Gland mask and zones (1 PZ, 2 TZ) at full resolution.
+
+    Where the localizer's zones disagree with the finder's gland, the finder's outline stays and the
+    zones fill it.
+    """
+    gland = largest_part(maps.zones[0] < 0.5)
+    both = 2.0 * float((gland & found).sum()) / max(1.0, float(gland.sum() + found.sum()))
+    if both < AGREEMENT:
+        gland = found
+    zones = np.where(maps.zones[1] >= maps.zones[2], 1, 2).astype(np.uint8)
+    return gland, np.where(gland, zones, 0).astype(np.uint8)
+
+
+@torch.inference_mode()
+def classify(candidates: list[Candidate], maps: Maps, release: Release) -> list[Score]:
+    """Score all candidates, each in several variants, in one batch."""
+    if not candidates:
+        return []
+    raw, shape = maps.raw, release.config.patches.shape_zyx
+    stack = stack_channels(maps.image, raw.maps, raw.lesion, raw.zones)[:1]
+    centers = torch.tensor([c.peak_zyx for c in candidates], dtype=torch.float32)
+    fine = [cut_patches(stack, centers, shape, zoom, flip) for flip, zoom in VARIANTS]
+    coarse = [cut_patches(stack, centers, shape, 2 * zoom, flip) for flip, zoom in VARIANTS]
+    logits, corn = release.classifier(torch.cat(fine), torch.cat(coarse), maps.present)
+    by_variant = logits.view(len(VARIANTS), -1)
+    spread = torch.sigmoid(by_variant).std(0)
+    suspicion = suspicion_score(corn).view(len(VARIANTS), -1).mean(0)
+    rows = zip(by_variant.mean(0).tolist(), spread.tolist(), suspicion.tolist(), strict=True)
+    return [Score(*row) for row in rows]

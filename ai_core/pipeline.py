@@ -1,0 +1,205 @@
+"""From an examination to findings: the story of one analysis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from ai_core.candidates import Candidate, Mask, dilate_mm, extract_candidates
+from ai_core.features import Scene, candidate_features
+from ai_core.findings import Region, to_findings, to_t2w_grid
+from ai_core.gland import GlandFound, find_gland, not_credible
+from ai_core.localize import Maps, classify, localize, refined_gland
+from ai_core.prepare.assemble import Prepared, assemble, check_case
+from ai_core.prepare.geometry import resample, resample_map, to_sitk, working_grid
+from ai_core.prepare.normalise import network_input
+from ai_core.quality import gland_cut_off, low_snr
+from ai_core.release import Release
+from ai_core.types import (
+    Case,
+    CaseResult,
+    FloatArray,
+    Gland,
+    LabelArray,
+    QualityFinding,
+)
+
+
+@dataclass
+class _Clock:
+    """Wall time by stage."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+
+
+def analyse(case: Case, release: Release) -> CaseResult:
+    """Find the prostate and suspicious lesions.
+
+    Same case, release and machine: same result. Quality is reported and never refuses.
+
+    Raises:
+        GeometryError: a volume cannot be placed in the patient.
+        InputError: the case has neither ADC nor diffusion with two b-values.
+    """
+    check_case(case)
+    clock = _Clock()
+    with clock.stage("gland"):
+        found = find_gland(case.t2w, release)
+    if not found.credible:
+        return _without_gland(case, found, release, clock)
+    with clock.stage("prepare"):
+        prepared, rough = _prepare(case, found, release)
+    with clock.stage("infer"):
+        maps = localize(
+            network_input(prepared.images, rough, release.config.normalise),
+            prepared.images.present(),
+            release,
+        )
+        gland, zones = refined_gland(maps, rough)
+        regions = _regions(prepared, maps, gland, zones, release)
+    with clock.stage("findings"):
+        return _result(case, prepared, maps, gland, regions, release, clock)
+
+
+def _prepare(
+    case: Case, found: GlandFound, release: Release
+) -> tuple[Prepared, Mask]:
+    """Images around the gland, and the finder's gland mask there."""
+    grid = working_grid(case.t2w.geometry, found.center_lps_mm, release.config.lesion_grid)
+    t2w = resample(to_sitk(case.t2w), grid)
+    own = np.where(found.mask, found.probability, 0.0).astype(np.float32)
+    rough = resample_map(own, found.grid, grid) > 0.5
+    return assemble(case, t2w, rough, grid, release.config), rough
+
+
+def _regions(
+    prepared: Prepared,
+    maps: Maps,
+    gland: Mask,
+    zones: LabelArray,
+    release: Release,
+) -> list[Region]:
+    """Candidates with likelihood, suspicion and significance, most likely first."""
+    spacing = release.config.lesion_grid.spacing_zyx_mm
+    candidates = extract_candidates(maps.heat, gland, spacing, release.config.candidates)
+    scores = classify(candidates, maps, release)
+    names = frozenset(m.value for m in prepared.images.present())
+    scene = Scene(maps.image[0].cpu().numpy(), names, gland, zones, spacing)
+    regions = []
+    for candidate, score in zip(candidates, scores, strict=True):
+        table = candidate_features(candidate, scene)
+        regions.append(
+            Region(
+                candidate,
+                release.calibration.likelihood(candidate.heat, score.logit),
+                score.suspicion,
+                release.significance.probability(table),
+                score.spread,
+                _mean_adc(candidate, prepared),
+            )
+        )
+    return sorted(regions, key=lambda region: -region.likelihood)
+
+
+def _mean_adc(candidate: Candidate, prepared: Prepared) -> float | None:
+    """Mean ADC (um2/s) where its unit is known and the map covers the region."""
+    adc = prepared.images.adc_um2_s
+    if adc is None or not prepared.adc_unit_known:
+        return None
+    values = adc[candidate.mask & (adc > 0)]
+    return float(values.mean()) if values.size else None
+
+
+def _result(
+    case: Case,
+    prepared: Prepared,
+    maps: Maps,
+    gland: Mask,
+    regions: list[Region],
+    release: Release,
+    clock: _Clock,
+) -> CaseResult:
+    target, grid = case.t2w.geometry, prepared.grid
+    margin = release.config.candidates.gland_margin_mm
+    near = dilate_mm(gland, margin, release.config.lesion_grid.spacing_zyx_mm)
+    masks = to_t2w_grid(gland, maps, np.where(near, maps.heat, 0.0), grid, target)
+    reported = [r for r in regions if r.likelihood >= release.calibration.report_from]
+    findings, lesions, relevance = to_findings(
+        reported, masks, grid, target, release.significance.significant_from
+    )
+    remarks = [*prepared.quality, *_remarks(case, prepared, gland, masks.gland)]
+    likelihood = max((region.likelihood for region in regions), default=0.0)
+    return CaseResult(
+        geometry=target,
+        gland=masks.as_gland(target),
+        gland_mask=masks.gland,
+        zones=masks.zones,
+        lesions=lesions,
+        likelihood=masks.heat,
+        relevance=relevance,
+        modality_maps=MappingProxyType(
+            {
+                name: resample_map(np.where(near, values, 0.0).astype(np.float32), grid, target)
+                for name, values in maps.modality.items()
+            }
+        ),
+        findings=findings,
+        case_likelihood=likelihood,
+        case_significant=any(finding.significant for finding in findings),
+        quality=tuple(remarks),
+        release=release.info,
+        used=MappingProxyType(prepared.used),
+        timings_s=MappingProxyType(clock.stages),
+    )
+
+
+def _remarks(
+    case: Case,
+    prepared: Prepared,
+    gland: Mask,
+    gland_on_t2w: LabelArray,
+) -> list[QualityFinding]:
+    remarks = [gland_cut_off(gland_on_t2w > 0, case.t2w.geometry)]
+    highest = max(case.dwi, key=lambda d: d.b_value_s_per_mm2, default=None)
+    if highest is not None:
+        geometry = highest.volume.geometry
+        there = resample_map(gland.astype(np.float32), prepared.grid, geometry) > 0.5
+        remarks.append(low_snr(highest.volume.array.astype(np.float32), there))
+    return [remark for remark in remarks if remark is not None]
+
+
+def _without_gland(
+    case: Case, found: GlandFound, release: Release, clock: _Clock
+) -> CaseResult:
+    """The result where no prostate was recognised: empty maps, and the reason."""
+    shape = case.t2w.geometry.shape_zyx
+    labels: LabelArray = np.zeros(shape, dtype=np.uint8)
+    empty: FloatArray = np.zeros(shape, dtype=np.float32)
+    return CaseResult(
+        geometry=case.t2w.geometry,
+        gland=Gland(round(found.volume_ml, 1), None, False),
+        gland_mask=labels,
+        zones=labels,
+        lesions=labels,
+        likelihood=empty,
+        relevance=empty,
+        modality_maps=MappingProxyType({}),
+        findings=(),
+        case_likelihood=0.0,
+        case_significant=False,
+        quality=(not_credible(found),),
+        release=release.info,
+        used=MappingProxyType({"t2w": "as acquired"}),
+        timings_s=MappingProxyType(clock.stages),
+    )

@@ -1,0 +1,125 @@
+"""Makes the release folder at the end of training: weights, fitted numbers, model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ai_core.calibration import Calibration
+from ai_core.config import CoreConfig
+from ai_core.release import NETWORKS, Release, build_networks, choose_device, write_release
+from ai_core.significance import SignificanceModel
+from ai_core.train.data import GlandSamples, stream
+from ai_core.train.fit import collect, figures, fit_calibration, fit_significance, gland_dice
+from ai_core.train.source import Source
+from ai_core.types import ReleaseInfo
+
+GLAND_CASES = 40
+
+CARD = """# Model card: {name} {version}
+
+**Research software. Not a medical device. Not for clinical use.**
+
+- **What it does**: finds the prostate on T2W, makes a localization map per modality (T2W, ADC,
+  high b, DCE) and a fused map, scores up to {count} candidates, labels clinical significance.
+- **Trained on**: {trained} simulated examinations, and on nothing else. No patient image was used.
+  The likelihood is an *AI suspicion index, not a probability*: it was calibrated on
+  {simulated} simulated and {real} real examinations.
+- **Never shown**: that it finds cancer in patients. Expect worse figures on real scans than here.
+- **Needed input**: axial T2W, and ADC or diffusion with two b-values. High b and DCE may be absent.
+- **Made by**: `ai-core train` with the `config.json` beside this file (seed {seed}).
+
+## Figures on simulated cases that were never trained on
+Computed at the end of the training command on {cases:.0f} held-out simulated cases
+({positive_cases:.0f} with significant cancer); fitted numbers came from other held-out cases.
+
+| Figure | Value |
+|---|---|
+{table}
+
+## Limits
+Simulated anatomy is simpler than anatomy: expect errors at base and apex, with median lobes in the
+bladder, after treatment, with hip prostheses, and with strong distortion. Lesions that look like
+benign nodules or inflammation are the hard part, in simulation as in life.
+"""
+
+NAMES = {
+    "dice_gland": "Gland Dice (finder, coarse grid)",
+    "presence_right": "Says rightly whether there is a prostate",
+    "dice_pz": "Peripheral zone Dice (localizer)",
+    "dice_tz": "Transition zone Dice (localizer)",
+    "case_auroc": "AUROC by case",
+    "lesion_sensitivity": "Sensitivity by lesion at the reporting threshold",
+    "false_positives_per_case": "False positives by case at that threshold",
+    "first_two_hit": "Positive cases with a hit among the first two findings",
+    "candidate_auroc_map": "AUROC by candidate, map alone",
+    "candidate_auroc_classifier": "AUROC by candidate, classifier",
+    "candidate_auroc_features": "AUROC by candidate, significance model",
+}
+
+
+def make_release(
+    config: CoreConfig,
+    weights: dict[str, dict[str, Tensor]],
+    data: list[Path],
+    folder: Path,
+    device: str,
+) -> dict[str, float]:
+    """Fit calibration and significance on held-out cases, measure, write the release."""
+    every = max(2, round(1 / config.training.held_out))
+    source = Source(tuple(data), every, held_out=True)
+    release = _in_memory(config, weights, device)
+    held_out = collect(release, source, config.training.calibration_cases)
+    calibration, significance = fit_calibration(held_out), fit_significance(held_out)
+    fitted = Release(
+        release.info,
+        config,
+        release.gland,
+        release.localizer,
+        release.classifier,
+        calibration,
+        significance,
+        release.device,
+    )
+    batches = stream(GlandSamples(source, config, "gland-check").batch, 0, config.training.workers)
+    count = min(GLAND_CASES, config.training.calibration_cases) // config.training.gland.batch
+    values = figures(held_out, fitted)
+    values |= gland_dice(fitted, [next(batches) for _ in range(max(1, count))])
+    trained = len(Source(tuple(data), every))
+    card = _card(config, calibration, values, trained)
+    write_release(folder, config, weights, calibration, significance, card)
+    return values
+
+
+def _in_memory(
+    config: CoreConfig, weights: dict[str, dict[str, Tensor]], device: str
+) -> Release:
+    where = choose_device(device)
+    networks = build_networks(config)
+    for name, network in zip(NETWORKS, networks, strict=True):
+        network.load_state_dict(weights[name])
+        network.eval().to(where)
+    blank = SignificanceModel(features=(), mean=(), spread=(), weight=(), intercept=0.0)
+    info = ReleaseInfo(config.name, config.version, "")
+    torch.manual_seed(config.training.seed)
+    return Release(info, config, *networks, Calibration(), blank, where)
+
+
+def _card(
+    config: CoreConfig, calibration: Calibration, values: dict[str, float], trained: int
+) -> str:
+    rows = [f"| {text} | {values[key]:.2f} |" for key, text in NAMES.items()]
+    return CARD.format(
+        name=config.name,
+        version=config.version,
+        count=config.candidates.maximum_count,
+        trained=trained,
+        simulated=calibration.simulated_cases,
+        real=calibration.real_cases,
+        seed=config.training.seed,
+        cases=values["cases"],
+        positive_cases=values["positive_cases"],
+        table="\n".join(rows),
+    )

@@ -1,0 +1,1 @@
+"""The flow of a study through the node: receive, promote, deliver, recover."""

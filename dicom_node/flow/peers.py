@@ -1,0 +1,86 @@
+"""The peers of the node: those of the configuration file and those made while it runs.
+
+Peers of the file are read-only here. A name stands in one place only. What is read is what is
+valid now: a peer that was just added counts from the next question on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dicom_node.config import NodeConfig, PeerConfig
+from dicom_node.errors import ConfigError
+from dicom_node.store.rows import Destination
+from dicom_node.store.store import Store
+
+FILE = "file"
+DATABASE = "database"
+
+
+@dataclass(frozen=True)
+class PeerEntry:
+    """A peer and where it is configured: ``file`` (read-only) or ``database``."""
+
+    peer: PeerConfig
+    origin: str
+
+
+def all_peers(store: Store, config: NodeConfig) -> list[PeerEntry]:
+    """Every peer, those of the file first; a name of the file hides the same name elsewhere."""
+    entries = [PeerEntry(peer, FILE) for peer in config.peers]
+    named = {entry.peer.name for entry in entries}
+    live = [PeerEntry(peer, DATABASE) for peer in store.peers() if peer.name not in named]
+    return entries + live
+
+
+def find_peer(store: Store, config: NodeConfig, name: str) -> PeerConfig:
+    """Return the peer of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for entry in all_peers(store, config):
+        if entry.peer.name == name:
+            return entry.peer
+    raise ConfigError(f"there is no peer '{name}'", "see dicom-node peers list")
+
+
+def add_peer(store: Store, config: NodeConfig, peer: PeerConfig) -> None:
+    """Add a peer to the database.
+
+    Raises:
+        ConfigError: the name is taken, in the file or the database.
+    """
+    if any(entry.peer.name == peer.name for entry in all_peers(store, config)):
+        raise ConfigError(
+            f"there is a peer '{peer.name}' already", "remove it first, or choose another name"
+        )
+    store.peer_add(peer)
+
+
+def remove_peer(store: Store, config: NodeConfig, name: str) -> None:
+    """Remove a peer of the database.
+
+    Raises:
+        ConfigError: there is none of that name, or it stands in the configuration file.
+    """
+    if any(peer.name == name for peer in config.peers):
+        raise ConfigError(
+            f"peer '{name}' stands in the configuration file", "remove it there, then restart"
+        )
+    if not store.peer_remove(name):
+        raise ConfigError(f"there is no peer '{name}'", "see dicom-node peers list")
+
+
+def senders(store: Store, config: NodeConfig) -> list[PeerConfig]:
+    """Every peer, for the decision who may associate."""
+    return [entry.peer for entry in all_peers(store, config)]
+
+
+def destinations(store: Store, config: NodeConfig) -> list[Destination]:
+    """Where results go, and which kinds each destination gets."""
+    return [
+        Destination(entry.peer.name, tuple(str(kind) for kind in entry.peer.result_kinds))
+        for entry in all_peers(store, config)
+        if entry.peer.receives_results
+    ]

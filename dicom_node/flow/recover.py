@@ -1,0 +1,101 @@
+"""The start, before the port opens: nothing acknowledged is lost (G1), nothing is stuck (G2).
+
+Work of the last run is taken back, files that a crash left without a row get one, half-written
+files go away, and files that the database counts on but the disk lost are named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from dicom_node.dicom.header import HeaderError, read_header
+from dicom_node.durable import ensure_dir, remove_temporary_files
+from dicom_node.flow.ingest import instance_row
+from dicom_node.flow.spool import RESULTS, SPOOL, read_stored, spool_files
+from dicom_node.store.store import Store
+
+log = logging.getLogger(__name__)
+_NAMED = 20
+
+
+@dataclass(frozen=True)
+class RecoverReport:
+    """What a recovery did. Paths are relative to the data folder; at most twenty are named."""
+
+    boot_id: str = ""
+    revisions_taken_back: int = 0
+    deliveries_taken_back: int = 0
+    temporary_files_removed: int = 0
+    instances_restored: int = 0
+    files_missing: int = 0
+    files_unreadable: int = 0
+    missing: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass
+class _Findings:
+    restored: int = 0
+    missing: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def recover(store: Store, data_dir: Path) -> RecoverReport:
+    """Recover to the end. Only while no other process of the node uses the data folder."""
+    for folder in (SPOOL, RESULTS):
+        ensure_dir(data_dir / folder)
+    removed = sum(remove_temporary_files(data_dir / folder) for folder in (SPOOL, RESULTS))
+    boot_id = store.start_boot()
+    taken = store.recover_after_node_death(boot_id)
+    sending = store.recover_deliveries()
+    found = _restore_rows(store, data_dir)
+    for what, names in (("missing", found.missing), ("unreadable", found.unreadable)):
+        if names:
+            log.error("spool damaged", extra={"what": what, "files": len(names)})
+    return RecoverReport(
+        boot_id=boot_id, revisions_taken_back=taken, deliveries_taken_back=sending,
+        temporary_files_removed=removed, instances_restored=found.restored,
+        files_missing=len(found.missing), files_unreadable=len(found.unreadable),
+        missing=tuple(found.missing[:_NAMED]), unreadable=tuple(found.unreadable[:_NAMED]),
+    )  # fmt: skip
+
+
+def _restore_rows(store: Store, data_dir: Path) -> _Findings:
+    """Give every file of the spool a row, from the file alone."""
+    known = store.all_paths()
+    found = _Findings()
+    seen = set()
+    for path in spool_files(data_dir):
+        relative = str(path.relative_to(data_dir))
+        seen.add(relative)
+        if relative in known:
+            continue
+        if restore_instance(store, data_dir, path):
+            found.restored += 1
+        else:
+            found.unreadable.append(relative)
+    found.missing = sorted(set(known) - seen)
+    return found
+
+
+def restore_instance(store: Store, data_dir: Path, path: Path) -> bool:
+    """Add the row of one stored file; False where the file is not one that was acknowledged."""
+    try:
+        stored = read_stored(path)
+        data = path.read_bytes()[stored.dataset_offset :]
+        header = read_header(data, stored.transfer_syntax_uid)
+    except (ValueError, OSError, HeaderError):
+        return False
+    digest = hashlib.sha256(data).hexdigest()
+    row = instance_row(header, stored.transfer_syntax_uid, digest, len(data), stored.source)
+    if data_dir / row.path != path:
+        return False  # the digest in its name is not that of its bytes
+    store.add_instance(row)
+    return True

@@ -1,0 +1,341 @@
+"""Volumes: the same from every transfer syntax; damaged pixel data is said, never guessed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from ai_core.geometry import same_grid
+from ai_core.types import Case
+from dicom_node.dicom.header import ENHANCED_MR, read_header
+from dicom_node.dicom.pixels import codestream_shape
+from dicom_node.dicom.select import Selection, select
+from dicom_node.dicom.volume import build_case
+from dicom_node.domain.reasons import Reason
+from dicom_node.errors import InputProblem
+from dicom_node.phantom import Layout, PhantomOptions, Role, packaged_study, rebuild, write_study
+from tests.dicom.make import small_exam
+
+SYNTAXES = (
+    ImplicitVRLittleEndian, RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless,
+)  # fmt: skip
+
+
+def choose(paths: list[Path]) -> tuple[Selection, Callable[[str], Dataset]]:
+    headers = [read_header(path) for path in paths]
+    by_uid = {h.sop_instance_uid: path for h, path in zip(headers, paths, strict=True)}
+    return select(headers), lambda uid: pydicom.dcmread(by_uid[uid])
+
+
+def read(paths: list[Path]) -> Case:
+    selection, load = choose(paths)
+    assert selection.problem is None, selection.problem
+    return build_case(selection, load)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_study(small_exam(), tmp_path_factory.mktemp("plain"))
+
+
+# --- what was simulated comes back --------------------------------------------------------------
+
+
+def test_the_volumes_are_those_that_were_written(plain: list[Path]) -> None:
+    exam, case = small_exam(), read(plain)
+    assert same_grid(case.t2w.geometry, exam.t2w.geometry)
+    assert np.corrcoef(case.t2w.array.ravel(), exam.t2w.array.ravel())[0, 1] > 0.9999
+    assert case.t2w.array.dtype == np.float32
+    assert case.adc is not None and np.abs(case.adc.array - exam.adc.array).max() <= 0.5
+    assert case.adc_to_um2_s == 1.0
+    assert [d.b_value_s_per_mm2 for d in case.dwi] == [50.0, 400.0, 800.0]
+    means = [float(d.volume.array.mean()) for d in case.dwi]
+    assert means[0] / means[2] == pytest.approx(np.exp(0.75), rel=0.1)  # one scale for all b
+    assert case.high_b is not None and case.high_b.computed
+    assert case.high_b.b_value_s_per_mm2 == 1400.0
+    assert case.dce is not None and case.dce.times_s == tuple(20.0 * i for i in range(6))
+    rises = [float(phase.array.mean()) for phase in case.dce.phases]
+    assert rises == sorted(rises)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_every_transfer_syntax_gives_the_same_volumes(
+    syntax: str, plain: list[Path], tmp_path: Path
+) -> None:
+    roles = frozenset((Role.T2W_AXIAL, Role.ADC))
+    options = PhantomOptions(transfer_syntax_uid=syntax, roles=roles)
+    case, expected = read(write_study(small_exam(), tmp_path, options=options)), read(plain)
+    assert case.adc is not None and expected.adc is not None
+    assert np.array_equal(case.t2w.array, expected.t2w.array)
+    assert np.array_equal(case.adc.array, expected.adc.array)
+    assert case.t2w.geometry == expected.t2w.geometry
+
+
+def test_layouts_give_the_same_input(plain: list[Path], tmp_path: Path) -> None:
+    options = PhantomOptions(dwi_layout=Layout.MANY_SERIES, dce_layout=Layout.ONE_SERIES)
+    case, expected = read(write_study(small_exam(), tmp_path / "a", options=options)), read(plain)
+    assert case.dce is not None and expected.dce is not None
+    assert case.dce.times_s == expected.dce.times_s
+    for a, b in zip(case.dwi, expected.dwi, strict=True):
+        assert np.array_equal(a.volume.array, b.volume.array)
+    mixed = write_study(small_exam(), tmp_path / "b", options=PhantomOptions(interleave_b=True))
+    assert [d.b_value_s_per_mm2 for d in read(mixed).dwi] == [50.0, 400.0, 800.0]
+
+
+def test_more_dce_phases_are_interpolated_and_thinned(tmp_path: Path) -> None:
+    roles = frozenset((Role.T2W_AXIAL, Role.ADC, Role.DCE))
+    options = PhantomOptions(dce_phases=40, roles=roles)
+    paths = write_study(small_exam(), tmp_path, options=options)
+    assert len(paths) == 14 * 42
+    case = read(paths)
+    assert case.dce is not None and len(case.dce.phases) == 24
+    assert case.dce.times_s[-1] == pytest.approx(100.0, abs=0.1)
+
+
+def test_rescale_and_real_world_values_are_applied(tmp_path: Path) -> None:
+    def edit(dataset: Dataset) -> None:
+        if "RealWorldValueMappingSequence" in dataset:
+            item = dataset.RealWorldValueMappingSequence[0]
+            item.RealWorldValueSlope, item.RealWorldValueIntercept = 1e-6, 0.0
+            item.MeasurementUnitsCodeSequence[0].CodeValue = "mm2/s"
+            dataset.RescaleSlope, dataset.RescaleIntercept = "7", "3"  # must lose
+        elif "DiffusionBValue" in dataset:
+            dataset.RescaleSlope, dataset.RescaleIntercept = "2", "-1"
+
+    exam = small_exam()
+    case = read(write_study(exam, tmp_path / "a", options=PhantomOptions(edit=edit)))
+    bare = read(write_study(exam, tmp_path / "b"))
+    assert case.adc is not None and bare.adc is not None and case.adc_to_um2_s == 1e6
+    assert case.adc.array * 1e6 == pytest.approx(bare.adc.array, rel=1e-5)
+    assert np.array_equal(case.dwi[0].volume.array, bare.dwi[0].volume.array * 2 - 1)
+
+
+def test_slices_are_ordered_by_position_not_by_number(plain: list[Path], tmp_path: Path) -> None:
+    def edit(dataset: Dataset) -> None:
+        dataset.InstanceNumber = 1000 - int(dataset.InstanceNumber)
+
+    case = read(write_study(small_exam(), tmp_path, options=PhantomOptions(edit=edit))[::-1])
+    assert np.array_equal(case.t2w.array, read(plain).t2w.array)
+
+
+def test_an_enhanced_image_gives_the_same_volume(plain: list[Path], tmp_path: Path) -> None:
+    classic = [pydicom.dcmread(p) for p in plain if "t2w-axial" in p.parent.name]
+    path = tmp_path / "enhanced.dcm"
+    enhance(classic).save_as(path, enforce_file_format=True)
+    others = [p for p in plain if "t2w-axial" not in p.parent.name]
+    case, expected = read([*others, path]), read(plain)
+    assert np.array_equal(case.t2w.array, expected.t2w.array)
+    assert case.t2w.geometry == expected.t2w.geometry
+
+
+def enhance(images: list[Dataset]) -> Dataset:
+    """One multi-frame image of classic ones, frames in reverse order, compressed."""
+    first = images[0]
+    dataset = Dataset()
+    dataset.file_meta = first.file_meta
+    for element in first:
+        if element.keyword not in {"ImagePositionPatient", "PixelData"}:
+            dataset.add(element)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = ENHANCED_MR
+    dataset.NumberOfFrames = len(images)
+    items = []
+    for image in images[::-1]:
+        item, place = Dataset(), Dataset()
+        place.ImagePositionPatient = image.ImagePositionPatient
+        item.PlanePositionSequence = [place]
+        items.append(item)
+    dataset.PerFrameFunctionalGroupsSequence = items
+    dataset.PixelData = b"".join(image.PixelData for image in images[::-1])
+    dataset["PixelData"].VR = "OW"
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    return dataset
+
+
+# --- damage ------------------------------------------------------------------------------------
+
+
+def damaged(
+    tmp_path: Path, edit: Callable[[Dataset], None], syntax: str = ExplicitVRLittleEndian
+) -> InputProblem:
+    """Write a study, change one T2W file, and return the problem it makes."""
+    roles = frozenset((Role.T2W_AXIAL, Role.ADC))
+    options = PhantomOptions(transfer_syntax_uid=syntax, roles=roles)
+    paths = write_study(small_exam(), tmp_path, options=options)
+    selection, load = choose(paths)
+    victim = next(p for p in paths if "t2w-axial" in p.parent.name)
+    uid = read_header(victim).sop_instance_uid
+
+    def load_damaged(wanted: str) -> Dataset:
+        dataset = load(wanted)
+        if wanted == uid:
+            edit(dataset)
+        return dataset
+
+    with pytest.raises(InputProblem) as caught:
+        build_case(selection, load_damaged)
+    assert uid in str(caught.value)
+    return caught.value
+
+
+def cut(dataset: Dataset) -> None:
+    dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2]
+
+
+def without(dataset: Dataset) -> None:
+    del dataset.PixelData
+
+
+def empty(dataset: Dataset) -> None:
+    dataset.PixelData = b""
+
+
+def larger(dataset: Dataset) -> None:
+    dataset.Rows = 60_000
+    dataset.Columns = 60_000
+
+
+def other_size(dataset: Dataset) -> None:
+    dataset.Rows, dataset.Columns = 32, 128
+
+
+def colour(dataset: Dataset) -> None:
+    dataset.SamplesPerPixel = 3
+
+
+@pytest.mark.parametrize("edit", [without, empty])
+def test_missing_pixel_data_is_said(edit: Callable[[Dataset], None], tmp_path: Path) -> None:
+    assert damaged(tmp_path, edit).reason is Reason.NO_PIXEL_DATA
+
+
+@pytest.mark.parametrize("edit", [cut, larger, other_size, colour])
+def test_unreadable_pixel_data_is_said(edit: Callable[[Dataset], None], tmp_path: Path) -> None:
+    assert damaged(tmp_path, edit).reason is Reason.CORRUPT_PIXEL_DATA
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES[1:])
+def test_damaged_compressed_frames_are_said(syntax: str, tmp_path: Path) -> None:
+    def nonsense(dataset: Dataset) -> None:
+        dataset.PixelData = encapsulate([b"\0" * 500])
+
+    assert damaged(tmp_path, nonsense, syntax).reason is Reason.CORRUPT_PIXEL_DATA
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES[2:])
+def test_a_frame_larger_than_its_header_never_reaches_a_decoder(
+    syntax: str, tmp_path: Path
+) -> None:
+    problem = damaged(tmp_path, other_size, syntax)
+    assert problem.reason is Reason.CORRUPT_PIXEL_DATA and "the header" in problem.detail
+
+
+def test_codestream_of_nonsense_has_no_shape() -> None:
+    for data in (b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xc0\0", b"\0" * 100):
+        assert codestream_shape(data) is None
+    assert codestream_shape(b"\xff\x4f\xff\x51\0\0") is None
+
+
+def test_a_sheared_stack_is_refused(tmp_path: Path) -> None:
+    def shear(dataset: Dataset) -> None:
+        x, y, z = (float(v) for v in dataset.ImagePositionPatient)
+        dataset.ImagePositionPatient = [x + 0.5 * int(dataset.InstanceNumber), y, z]
+
+    paths = write_study(small_exam(), tmp_path, options=PhantomOptions(edit=shear))
+    with pytest.raises(InputProblem, match="sideways") as caught:
+        read(paths)
+    assert caught.value.reason is Reason.GEOMETRY_UNREADABLE
+
+
+def test_a_selection_with_a_problem_is_not_read() -> None:
+    with pytest.raises(InputProblem) as caught:
+        build_case(Selection(problem=Reason.NO_DIFFUSION), lambda uid: Dataset())
+    assert caught.value.reason is Reason.NO_DIFFUSION
+
+
+# --- real studies ------------------------------------------------------------------------------
+
+
+@pytest.mark.real_data
+def test_prostatex_0000(prostatex_0000: Path) -> None:
+    case = read(sorted(prostatex_0000.rglob("*.dcm")))
+    assert case.t2w.geometry.size_xyz == (384, 384, 19)
+    assert case.t2w.geometry.spacing_xyz_mm == pytest.approx((0.5, 0.5, 3.0), abs=1e-6)
+    assert case.adc is not None and 200 < float(np.median(case.adc.array)) < 2500
+    assert len(case.dwi) == 3 and case.high_b is not None and case.high_b.computed
+
+
+# --- the phantom itself ------------------------------------------------------------------------
+
+
+def test_the_same_options_give_the_same_bytes(plain: list[Path], tmp_path: Path) -> None:
+    again = write_study(small_exam(), tmp_path / "a")
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in plain]
+    other = write_study(small_exam(), tmp_path / "b", options=PhantomOptions(uid_seed="copy"))
+    mine = {read_header(p).sop_instance_uid for p in other}
+    assert len(mine) == len(plain)
+    assert not mine & {read_header(p).sop_instance_uid for p in plain}
+
+
+def test_identity_and_elements_can_be_set(tmp_path: Path) -> None:
+    options = PhantomOptions(
+        patient_id="PHANTOM-X", elements={"PatientSex": "F", "BodyPartExamined": "PELVIS"}
+    )
+    selection, _ = choose(write_study(small_exam(), tmp_path, options=options))
+    assert selection.problem is Reason.NOT_PROSTATE
+    assert selection.t2w is not None and selection.t2w.header.patient_id == "PHANTOM-X"
+
+
+@pytest.mark.interop
+def test_dciodvfy_prints_no_error(plain: list[Path]) -> None:
+    one_of_each = {path.parent: path for path in plain}.values()
+    for path in one_of_each:
+        done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+        assert errors == [], path
+
+
+@pytest.mark.parametrize("name", ["lesion", "no-lesion"])
+def test_the_packaged_studies_are_complete(name: str) -> None:
+    paths = sorted(packaged_study(name).rglob("*.dcm"))
+    selection, load = choose(paths)
+    assert selection.problem is None and selection.complete and selection.dce
+    assert {h.patient_id[:8] for h in map(read_header, paths)} == {"PHANTOM-"}
+    case = build_case(selection, load)
+    assert case.adc is not None and case.adc_to_um2_s == 1.0 and len(case.dwi) >= 3
+    orientations = {path.parent.name[4:] for path in paths}
+    assert {"t2w-axial", "t2w-sagittal", "t2w-coronal", "dwi", "adc"} <= orientations
+
+
+def test_the_packaged_studies_stay_small() -> None:
+    folders = [packaged_study(name) for name in ("lesion", "no-lesion")]
+    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*.dcm"))
+    assert 1e6 < size < 15e6
+
+
+@pytest.mark.slow
+def test_the_packaged_studies_can_be_made_again(tmp_path: Path) -> None:
+    made = rebuild(tmp_path)
+    for path in made:
+        packaged = packaged_study(path.relative_to(tmp_path).parts[0])
+        old = pydicom.dcmread(packaged / path.relative_to(tmp_path / packaged.name))
+        new = pydicom.dcmread(path)
+        difference = new.pixel_array.astype(int) - old.pixel_array.astype(int)
+        assert np.abs(difference).max() <= 1  # another machine may round another way
+        del old.PixelData, new.PixelData
+        for keyword in ("WindowCenter", "WindowWidth"):
+            delattr(old, keyword), delattr(new, keyword)
+        assert old == new

@@ -1,0 +1,72 @@
+"""Result objects before programs that this project did not write: dciodvfy and DCMTK."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dicom_node.results.build import ResultObject, ResultRequest
+
+pytestmark = pytest.mark.interop
+
+Built = tuple[ResultRequest, list[ResultObject]]
+
+ALLOWED = (
+    "Retired Person Name form",  # the source's own name, copied byte for byte
+    "needed to build DICOMDIR - Study ID",  # empty in the source
+    "Unrecognized defined term <99PDN>",  # any private coding scheme draws it
+)
+SETS = ("real_finding", "real_no_finding", "real_not_analysed", "stack_finding")
+
+
+def program(name: str) -> str:
+    path = shutil.which(name)
+    assert path, f"{name} is needed: apt-get install dicom3tools dcmtk"
+    return path
+
+
+@pytest.fixture(params=SETS)
+def objects(request: pytest.FixtureRequest) -> list[ResultObject]:
+    built: Built = request.getfixturevalue(request.param)
+    return built[1]
+
+
+def test_dciodvfy_has_no_error_and_known_warnings_only(
+    objects: list[ResultObject], tmp_path: Path
+) -> None:
+    for number, made in enumerate(objects):
+        path = tmp_path / f"{number}-{made.kind}.dcm"
+        path.write_bytes(made.data)
+        done = subprocess.run(
+            [program("dciodvfy"), path], capture_output=True, text=True, check=False
+        )
+        lines = (done.stdout + done.stderr).splitlines()
+        remarks = [line for line in lines if line.startswith(("Error", "Warning"))]
+        unknown = [line for line in remarks if not any(known in line for known in ALLOWED)]
+        assert not unknown, f"{made.kind}: {unknown}"
+        # a validator that did not read the object has no remarks either
+        iod = {"sr": "Comprehensive3DSR", "key-images": "SCImage"}.get(made.kind, "Segmentation")
+        assert iod in lines, f"{made.kind}: {lines}"
+
+
+@pytest.mark.parametrize("name", ["dsrdump", "dsr2html"])
+def test_dcmtk_reads_the_report(name: str, objects: list[ResultObject], tmp_path: Path) -> None:
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(objects[-1].data)
+    done = subprocess.run([program(name), path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "Imaging Measurement Report" in done.stdout
+
+
+def test_dcmdump_reads_every_object(objects: list[ResultObject], tmp_path: Path) -> None:
+    for made in objects:
+        path = tmp_path / "object.dcm"
+        path.write_bytes(made.data)
+        done = subprocess.run(
+            [program("dcmdump"), "-q", path], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")

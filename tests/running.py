@@ -1,0 +1,181 @@
+"""A node under test: `dicom-node serve` as a process of its own, as an administrator runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dicom_node.clock import SystemClock
+from dicom_node.config import load_config
+from dicom_node.store.store import Store
+
+START_LIMIT_S = 90.0
+
+
+def wait_until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
+    """Poll until the condition gives something true; fail with `what` after the limit."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {limit_s:g} s: {what}")
+
+
+class NodeUnderTest:
+    """One configuration and data folder; the node on it can be started, stopped and killed."""
+
+    def __init__(
+        self, folder: Path, peers: str, *, quiet_s: float = 1.0, patience_s: float = 4.0
+    ) -> None:
+        self.folder = folder
+        self.config_file = folder / "node.toml"
+        self.port = 0
+        self.lines: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._settings = (quiet_s, patience_s, peers)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_config(0)
+
+    def _write_config(self, port: int) -> None:
+        quiet_s, patience_s, peers = self._settings
+        self.config_file.write_text(
+            f"[node]\nport = {port}\n[study]\nquiet_s = {quiet_s}\npatience_s = {patience_s}\n"
+            f"[web]\nport = 0\n{peers}",
+            encoding="utf-8",
+        )
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the node keeps its data."""
+        return load_config(self.config_file).node.data_dir
+
+    def start(self, *, environment: dict[str, str] | None = None) -> None:
+        """Start the node in a session of its own and wait for `ready`; keeps its port."""
+        log = (self.folder / "node.log").open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.config_file)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            bufsize=0,  # a line that waits in a buffer would not wake the selector
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "2", **(environment or {})},
+        )
+        log.close()
+        self.lines = []
+        deadline = time.monotonic() + START_LIMIT_S
+        while "ready" not in self.lines:
+            line = self._line(deadline)
+            assert line, f"the node did not start: {self.log()[-2000:]}"
+            self.lines.append(line)
+            if line.startswith("DICOM "):
+                self.port = int(line.rsplit(":", 1)[1])
+        self._write_config(self.port)
+
+    def start_unattended(self) -> None:
+        """Start the node on its port and return at once; nobody reads what it prints."""
+        log = (self.folder / "node.log").open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.config_file)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        log.close()
+
+    def _line(self, deadline: float) -> str:
+        assert self._process is not None and self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(timeout=max(0.0, deadline - time.monotonic())):
+                return ""
+        return self._process.stdout.readline().decode().strip()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the supervisor; also the id of its process group and session."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Kill -9 of the whole node: every process of its group at once."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self._collect(10.0)
+
+    def stop(self) -> int:
+        """SIGTERM to the supervisor, as systemd does; returns the exit status."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.terminate()
+        return self._collect(60.0)
+
+    def _collect(self, limit_s: float) -> int:
+        assert self._process is not None
+        status = self._process.wait(limit_s)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process = None
+        return status
+
+    @property
+    def running(self) -> bool:
+        """Whether the supervisor lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> str:
+        """What the node wrote to stderr."""
+        path = self.folder / "node.log"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `dicom-node ... --config` of this node."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dicom_node", *arguments, "--config", str(self.config_file)],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command with `--json` and parse its output."""
+        return json.loads(self.command(*arguments, "--json").stdout)
+
+    def revisions(self, study_uid: str) -> list[dict[str, Any]]:
+        """The revisions of a study, read from the database beside the running node."""
+        store = Store(load_config(self.config_file).database_url, clock=SystemClock())
+        try:
+            return store.studies_show(study_uid)
+        finally:
+            store.close()
+
+    def wait_for(self, study_uid: str, states: set[str], limit_s: float = 120.0) -> dict[str, Any]:
+        """Wait until the newest revision of a study is in one of the states, deliveries final."""
+
+        def look() -> dict[str, Any] | None:
+            rows = self.revisions(study_uid)
+            newest = max(rows, key=lambda row: row["revision"], default=None)
+            if newest is None or newest["state"] not in states:
+                return None
+            deliveries = [d["state"] for r in newest["results"] for d in r["deliveries"]]
+            return newest if all(s in ("sent", "verified", "failed") for s in deliveries) else None
+
+        found: dict[str, Any] = wait_until(look, limit_s, f"study in {sorted(states)}")
+        return found
+
+
+def pacs_peer(
+    port: int, *, name: str = "pacs", ae_title: str = "PACS", receives: bool = True
+) -> str:
+    """A `[[peers]]` block for a peer on this machine."""
+    return (
+        f'[[peers]]\nname = "{name}"\nae_title = "{ae_title}"\nhost = "127.0.0.1"\nport = {port}\n'
+        f"receives_results = {str(receives).lower()}\n"
+    )

@@ -1,0 +1,107 @@
+"""Databases for the tests: SQLite in a folder, and a PostgreSQL of the test's own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from dicom_node.clock import ManualClock
+from dicom_node.store.store import Store
+
+BIN = Path("/usr/lib/postgresql/15/bin")
+
+
+def _unprivileged() -> str | None:
+    """The account that PostgreSQL runs as: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a throwaway PostgreSQL that listens on a socket in its own folder."""
+    if not (BIN / "initdb").exists():
+        pytest.skip("PostgreSQL 15 is not installed (apt-get install postgresql)")
+    user = _unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    if user is not None:
+        shutil.chown(folder, user)
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    subprocess.run(
+        [BIN / "initdb", "-D", folder / "data", "-U", "node", "-A", "trust", "-N", "-E", "UTF8"],
+        check=True, capture_output=True, user=user, env=environment, cwd=folder,
+    )  # fmt: skip
+    settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c",
+                "max_connections=60", "-c", "fsync=off"]  # fmt: skip
+    server = subprocess.Popen(
+        [BIN / "postgres", "-D", folder / "data", *settings],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user, env=environment,
+        cwd=folder,
+    )  # fmt: skip
+    try:
+        yield _when_up(server, f"postgresql+psycopg://node@/postgres?host={folder}")
+    finally:
+        server.terminate()
+        server.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _when_up(server: subprocess.Popen[bytes], url: str) -> str:
+    engine = create_engine(url)
+    for _ in range(200):
+        assert server.poll() is None, "PostgreSQL ended at its start"
+        try:
+            with engine.connect():
+                engine.dispose()
+                return url
+        except OperationalError:
+            time.sleep(0.1)
+    raise AssertionError("PostgreSQL did not come up")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of an empty database, once of each kind."""
+    if request.param == "sqlite":
+        with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+            yield f"sqlite:///{folder}/node.sqlite3"
+        return
+    server: str = request.getfixturevalue("postgresql")
+    name = f"t{uuid.uuid4().hex}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield server.replace("/postgres?", f"/{name}?")
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+def fast_folder() -> str | None:
+    """A folder in memory where there is one: these tests are about rows, not about the disk."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(url: str, clock: ManualClock) -> Iterator[Store]:
+    made = Store(url, clock=clock, create=True, host="here")
+    yield made
+    made.close()

@@ -1,0 +1,42 @@
+"""The documentation keeps up with the code, and every setting is described."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from dicom_node.config import NodeConfig, commented_default
+from tests.conftest import ROOT
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, "tools/docs.py", "--check"], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_setting_is_described_where_it_is_written() -> None:
+    text = commented_default()
+    for section, info in NodeConfig.model_fields.items():
+        if section == "peers":
+            continue
+        assert f"[{section}]" in text
+        model = info.annotation
+        assert isinstance(model, type)
+        for name, setting in model.model_fields.items():  # type: ignore[attr-defined]
+            assert setting.description, f"{section}.{name} has no description"
+            assert re.search(rf"^{name} = .*# {re.escape(setting.description)}$", text, re.M)
+
+
+def test_links_between_pages_exist() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
