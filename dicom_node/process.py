@@ -143,7 +143,7 @@ def _write(
         log.debug("wrote", extra={"number": number, "kind": item.kind})
     report = result_json(outcome, outputs)
     if maps and outcome.result is not None:
-        from ai_core.outputs import write_maps
+        from ai_core import write_maps
 
         write_maps(outcome.result, out)
     stored = {

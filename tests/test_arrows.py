@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     },
 }  # fmt: skip
 DOOR = {"ai_core.types", "ai_core.geometry", "ai_core.errors", "ai_core"}
-DOOR_NAMES = {"analyse", "load_release", "types", "geometry", "errors"}
+DOOR_NAMES = {"analyse", "load_release", "write_maps", "types", "geometry", "errors"}
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -25,12 +25,12 @@ class GlandFinder(nn.Module):
         self.presence = nn.Linear(2 * sum(widths[-2:]), 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Zone logits and presence logit."""
+        """Zone logits and presence logit; the presence head does not shape the features."""
         features = self.encoder(image)
         logits = resize_like(self.head(self.decoder(features)).float(), image)
         pooled = [
             part
-            for level in features[-2:]
+            for level in (f.detach() for f in features[-2:])
             for part in (level.mean(dim=(2, 3, 4)), level.amax(dim=(2, 3, 4)))
         ]
         return logits, self.presence(torch.cat(pooled, dim=1).float()).squeeze(1)

@@ -25,9 +25,9 @@ def draw_anatomy(
     volume_ml: float | None = None,
 ) -> AnatomyParams:
     """One patient. ``lesion`` forces (or forbids) significant cancer; volume 15-150 mL."""
-    volume = volume_ml if volume_ml is not None else _draw_volume(rng)
+    volume = volume_ml if volume_ml is not None else draw_volume_ml(rng)
     gland = _solve(_draw_gland(rng, volume))
-    pz, tz = _zone_points(gland)
+    pz, tz = zone_points(gland)
     positive = bool(rng.random() < positive_fraction) if lesion is None else lesion
     foci = draw_foci(rng, gland, (pz, tz), positive=positive, positive_fraction=positive_fraction)
     pelvis = _draw_pelvis(rng, gland)
@@ -45,7 +45,7 @@ def draw_anatomy(
     )
 
 
-def _draw_volume(rng: np.random.Generator) -> float:
+def draw_volume_ml(rng: np.random.Generator) -> float:
     """Flat in part over the volume and in part over its logarithm, 15-150 mL."""
     if rng.random() < 0.35:
         return float(rng.uniform(15, 150))
@@ -147,7 +147,7 @@ def _solve_tz(g: GlandShape) -> tuple[GlandShape, bool]:
     return g, g.tz_scale < 2.3
 
 
-def _zone_points(g: GlandShape) -> tuple[Points, Points]:
+def zone_points(g: GlandShape) -> tuple[Points, Points]:
     """Points ``(n, 3)`` of PZ and of TZ proper, for placing foci and nodules."""
     x, y, z = _coarse(g, _STEP)
     masks = zone_masks(g, gland_level(g, x, y, z), x, y, z)

@@ -24,8 +24,8 @@ class LabelMaps:
 
     ``labels``: ``Tissue``; ``zones``: 0, 1 PZ, 2 TZ (with CZ, AFMS and urethra).
     ``lesion_weight`` / ``mimic_weight``: soft membership 0-255; ``lesion_id`` / ``mimic_id``:
-    instance numbers 1..n in the order of ``AnatomyParams.lesions`` / ``.mimics`` where the
-    weight is at least one half... the id is set wherever the weight is above 0.
+    instance numbers 1..n in the order of ``AnatomyParams.lesions`` / ``.mimics``, set wherever
+    the weight is above 0; a voxel counts as part of the focus from a weight of 128 on.
     """
 
     labels: Labels
@@ -173,7 +173,8 @@ def _zone_share(params: AnatomyParams, focus: Focus, zone: Labels, w: Window) ->
     """How far a focus may spread: own zone fully, the other one for cancers, EPE beyond."""
     if focus.kind == "pseudolesion":
         return np.asarray(zone > 0, dtype=np.float32)
-    cross = 0.85 if focus.kind == "cancer" else 0.0
+    # Only larger cancers break through the surgical capsule; small ones merely reach it.
+    cross = (0.85 if focus.volume_ml > 2.0 else 0.4) if focus.kind == "cancer" else 0.0
     share = np.where(zone == focus.zone, 1.0, np.where(zone > 0, cross, 0.0))
     if focus.epe_mm > 0:
         g = params.gland

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ai_core.config import CoreConfig, ModalityDropout
 from ai_core.nets.localizer import MODALITIES
 from ai_core.prepare.normalise import Images, network_input, whole_image_z
-from ai_core.train.negatives import no_prostate, replace_gland
+from ai_core.train.negatives import no_prostate
 from ai_core.train.source import Source, render
 from ai_core.types import FloatArray, Modality
 
@@ -29,7 +29,7 @@ Rng = np.random.Generator
 Mask = npt.NDArray[np.bool_]
 Batch = dict[str, Tensor]
 MAX_LESIONS = 12
-REPLACED_SHARE = 0.35
+GAMMA = 0.45
 
 
 def generator(seed: int, phase: str, index: int) -> Rng:
@@ -85,16 +85,19 @@ class GlandSamples:
     def _one(self, rng: Rng) -> tuple[FloatArray, npt.NDArray[np.uint8]]:
         config = self.config
         grid = config.gland_grid
-        absent = rng.random() < config.training.absent_gland
-        if absent and rng.random() > REPLACED_SHARE:
+        if rng.random() < config.training.absent_gland:
             t2w, zones = no_prostate(rng, grid.shape_zyx), np.zeros(grid.shape_zyx, np.uint8)
         else:
-            offset = config.training.gland_offset_mm
-            drawn = render(self.source, rng, grid, offset, ("t2w",))
+            drawn = render(self.source, rng, grid, config.training.gland_offset_mm, ("t2w",))
             t2w, zones = drawn.images.t2w, drawn.zones
-            if absent:
-                t2w, zones = replace_gland(rng, t2w, zones > 0), np.zeros_like(zones)
-        return whole_image_z(t2w, config.normalise), zones
+        return whole_image_z(_gamma(rng, t2w), config.normalise), zones
+
+
+def _gamma(rng: Rng, t2w: FloatArray) -> FloatArray:
+    """The same image with a random tone curve; scanners and vendors differ in it."""
+    top = max(float(np.percentile(t2w, 99.5)), 1e-6)
+    exponent = float(np.exp(rng.uniform(-GAMMA, GAMMA)))
+    return np.asarray(np.clip(t2w / top, 0.0, 1.5) ** exponent, dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """T2W-like volumes without a prostate, so that the gland finder learns to say "not here".
 
-Smooth noise, random tissue mosaics, head-like nested shells, limb-like cylinders, and pelves whose
-gland is replaced by tissue from elsewhere in the same volume.
+Smooth noise, random tissue mosaics, head-like nested shells, limb-like cylinders.
 """
 
 from __future__ import annotations
@@ -9,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from ai_core.types import FloatArray
 
 Rng = np.random.Generator
 Shape = tuple[int, int, int]
-Mask = npt.NDArray[np.bool_]
 #: Slices are about twice as thick as pixels on the gland grid: fields are smoothed less along z.
 Z_RATIO = 0.5
 
@@ -86,12 +83,3 @@ def no_prostate(rng: Rng, shape: Shape) -> FloatArray:
     noise = rng.standard_normal(shape) * rng.uniform(0.01, 0.08)
     return np.asarray(np.abs(blurred + noise) + 1e-3, dtype=np.float32)
 
-
-def replace_gland(rng: Rng, t2w: FloatArray, gland: Mask) -> FloatArray:
-    """The same pelvis with other tissue of itself where the gland was."""
-    region = ndimage.binary_dilation(gland, iterations=3)
-    shift = [int(rng.integers(-4, 5)), *(int(s) for s in rng.choice([-1, 1], 2) * 28)]
-    other = np.roll(t2w, shift, axis=(0, 1, 2))
-    other = np.where(np.roll(region, shift, axis=(0, 1, 2)), np.median(t2w), other)
-    weight = ndimage.gaussian_filter(region.astype(np.float32), (0.5, 1.5, 1.5))
-    return np.asarray(t2w * (1 - weight) + other * weight, dtype=np.float32)

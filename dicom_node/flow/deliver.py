@@ -31,6 +31,7 @@ from dicom_node.store.store import Store
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
+HOUSEKEEPING_S = 5.0
 STOP_GRACE_S = 10.0
 TRIES_OF_UNKNOWN = 3
 """An answer outside the standard counts as refused after so many attempts."""
@@ -63,6 +64,7 @@ class DeliveryLoop:
         self._stopping = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._failures: dict[str, int] = {}
+        self._kept_at_s = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until ``stop`` is set; what is being sent then gets a few seconds."""
@@ -85,8 +87,7 @@ class DeliveryLoop:
 
     def start_due(self) -> list[threading.Thread]:
         """Start a thread for each destination that has something due and none running."""
-        self._store.reap_stale_deliveries()
-        self._store.expire_deliveries(self._config.delivery.give_up_h * 3600)
+        self._housekeeping()
         known = {entry.peer.name: entry.peer for entry in all_peers(self._store, self._config)}
         self._threads = {name: t for name, t in self._threads.items() if t.is_alive()}
         started = []
@@ -102,6 +103,15 @@ class DeliveryLoop:
                 thread.start()
                 started.append(thread)
         return started
+
+    def _housekeeping(self) -> None:
+        """End what is too old, take back what nobody sends any more."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._kept_at_s < HOUSEKEEPING_S:
+            return
+        self._kept_at_s = now_s
+        self._store.reap_stale_deliveries()
+        self._store.expire_deliveries(self._config.delivery.give_up_h * 3600)
 
     def _serve(self, peer: PeerConfig) -> None:
         """Empty the queue of one destination as far as it is due."""

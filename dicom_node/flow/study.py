@@ -20,6 +20,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from ai_core import analyse
+from ai_core.errors import GeometryError, InputError
 from ai_core.types import Case, CaseResult, ReleaseInfo
 from dicom_node.dicom.header import InstanceHeader
 from dicom_node.dicom.select import Chosen, Selection, select
@@ -121,7 +122,7 @@ def run_study(job: StudyJob, release_of: Callable[[], Any]) -> StudyOutcome:
         watch.lap("read")
         release = release_of()
         watch.lap("load")
-        result: CaseResult = analyse(case, release)
+        result = _analyse(case, release)
         watch.lap("infer")
         watch.split("infer", "prepare", result.timings_s.get("prepare", 0.0))
         if not result.gland.credible:
@@ -145,6 +146,16 @@ def run_study(job: StudyJob, release_of: Callable[[], Any]) -> StudyOutcome:
         release=result.release,
         result=result,
     )
+
+
+def _analyse(case: Case, release: Any) -> CaseResult:
+    try:
+        result: CaseResult = analyse(case, release)
+    except GeometryError as error:
+        raise InputProblem(Reason.GEOMETRY_UNREADABLE, str(error)) from error
+    except InputError as error:
+        raise InputProblem(Reason.NO_DIFFUSION, str(error)) from error
+    return result
 
 
 _HELD = frozenset((Reason.HASH_MISMATCH, Reason.IDENTITY_CONFLICT, Reason.SAME_UID_OTHER_BYTES))

@@ -7,7 +7,6 @@ The data set is handed over as the bytes that came, not decoded.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from typing import Protocol, cast
 
@@ -19,6 +18,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig
+from dicom_node.domain.identity import is_uid
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.flow.peers import all_peers
 from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester
@@ -42,10 +42,6 @@ INVALID_INSTANCE = 0x0117  # PS3.7 C.5.12
 OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
 CLASS_MISMATCH = 0xA900  # PS3.4 B.2.3: data set does not match SOP class
 
-# PS3.5 9.1. Leading zeros of a component, wrong but seen in old archives, pass: file names never
-# come from a UID, so nothing hangs on them.
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+\Z")
-_UID_CHARACTERS = 64
 _COMMENT_CHARACTERS = 64  # VR LO
 
 
@@ -246,11 +242,6 @@ class Receiver:
         self._thread.join()
         self._server.drain(drain_s)
         self._server = self._thread = None
-
-
-def is_uid(text: str) -> bool:
-    """Tell whether ``text`` can be taken as a UID (PS3.5 9.1)."""
-    return len(text) <= _UID_CHARACTERS and _UID.match(text) is not None
 
 
 def _requester(assoc: Association) -> Requester:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 from ai_core.types import Geometry
 from dicom_node.domain.reasons import Reason
 from dicom_node.errors import InputProblem
@@ -59,9 +57,9 @@ def build_results(request: ResultRequest) -> list[ResultObject]:
         pages, known = finish(draft_key_images(request, sources), known, run, request.content_time)
         report = draft_report(request, sources, segmentations)
         final, known = finish([report], known, run, request.content_time)
-    objects += [*pages, *final]
-    segments = {draft.kind: parts for draft, parts in segmentations}
-    check_objects(objects, request, sources, segments)
+        objects += [*pages, *final]
+        segments = {draft.kind: parts for draft, parts in segmentations}
+        check_objects(objects, request, sources, segments)
     return objects
 
 
@@ -82,8 +80,7 @@ def _segmentations(
     if result.findings:
         parts.append((LESIONS, lesion_segments(result)))
     _check_masks(result.geometry, sources, parts)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with tolerant():
         return [
             (draft_segmentation(kind, segments, request, sources, result.release), segments)
             for kind, segments in parts

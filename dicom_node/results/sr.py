@@ -28,7 +28,7 @@ from dicom_node.results.equipment import (
 )
 from dicom_node.results.header import FrameReference, SourceImages, request_verbatim
 from dicom_node.results.request import Analysed, NotAnalysed, ResultRequest
-from dicom_node.results.seg import Segment
+from dicom_node.results.seg import Mask, Segment
 from dicom_node.results.uids import Draft, placeholder, without_times
 
 KIND = "sr"
@@ -171,6 +171,7 @@ def _analysed_groups(
         numbers=_gland_numbers(result, algorithm),
         evaluations=_case_evaluations(result),
         site=None,
+        more_slices=[] if result.findings else _second_slice(gland.mask),
     )  # fmt: skip
     for draft, segments in segmentations[1:]:
         for segment, finding in zip(segments, result.findings, strict=True):
@@ -192,15 +193,10 @@ def _pair(
     numbers: list[sr.Measurement],
     evaluations: list[sr.QualitativeEvaluation],
     site: sr.FindingSite | None,
+    more_slices: Sequence[int] = (),
 ) -> _Groups:
-    """Return the two groups of one region, under one Tracking UID."""
+    """Return the groups of one region, under one Tracking UID; outlined also on more slices."""
     sites = [site] if site else None
-    z = slice_of_largest_area(segment.mask)
-    outline = sr.ImageRegion(
-        graphic_type=sr.GraphicTypeValues.POLYLINE,
-        graphic_data=graphic_data(segment.mask[z]),
-        source_image=sr.SourceImageForRegion(*_reference(sources.references[z])),
-    )
     volumetric = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(segment.tracking_uid, segment.label),
         referenced_segment=_referenced_segment(segment, segmentation, sources),
@@ -211,15 +207,38 @@ def _pair(
         finding_sites=sites,
         algorithm_id=algorithm,
     )
-    planar = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(segment.tracking_uid, segment.label),
-        referenced_region=outline,
-        finding_category=segment.category,
-        finding_type=segment.type,
-        finding_sites=sites,
-        algorithm_id=algorithm,
+    largest = slice_of_largest_area(segment.mask)
+    planar = [
+        sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(segment.tracking_uid, segment.label),
+            referenced_region=_region(segment.mask[z], sources.references[z]),
+            finding_category=segment.category,
+            finding_type=segment.type,
+            finding_sites=sites,
+            algorithm_id=algorithm,
+        )
+        for z in (largest, *more_slices)
+    ]
+    return [volumetric, *planar]
+
+
+def _region(mask: Mask, reference: FrameReference) -> sr.ImageRegion:
+    return sr.ImageRegion(
+        graphic_type=sr.GraphicTypeValues.POLYLINE,
+        graphic_data=graphic_data(mask),
+        source_image=sr.SourceImageForRegion(*_reference(reference)),
     )
-    return [volumetric, planar]
+
+
+def _second_slice(mask: Mask) -> list[int]:
+    """A neighbour of the slice of largest area, where the mask reaches one.
+
+    The Pixelmed validator takes every group of a report with exactly one outline for a planar one
+    (TID 1410) and then misses outlines; so a gland that stands alone is outlined twice.
+    """
+    z = slice_of_largest_area(mask)
+    neighbours = [k for k in (z + 1, z - 1) if 0 <= k < len(mask) and mask[k].any()]
+    return neighbours[:1]
 
 
 def _reference(frame: FrameReference) -> tuple[str, str, list[int] | None]:

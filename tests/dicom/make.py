@@ -130,7 +130,7 @@ def _grid(matrix: int, spacing: float, slices: int, iop: tuple[float, ...] = AXI
     return Geometry((matrix, matrix, slices), (spacing, spacing, 3.0), (-half, -half, -20.0), rows)  # type: ignore[arg-type]
 
 
-def small_exam(slices: int = 14, phases: int = 6, seed: int = 1) -> Exam:
+def small_exam(slices: int = 10, phases: int = 6, seed: int = 1) -> Exam:
     """Noise on smooth blobs: enough to see slices swapped or values changed."""
     rng = np.random.default_rng(seed)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node.clock import ManualClock
@@ -128,10 +130,10 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    made = Node(tmp_path / "data", ManualClock())
-    yield made
-    made.store.close()
-
-
-MakeNode = Callable[[Path], Node]
+def node() -> Iterator[Node]:
+    """A node in memory where there is such a folder: most tests are not about the disk."""
+    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+    with tempfile.TemporaryDirectory(dir=fast) as folder:
+        made = Node(Path(folder) / "data", ManualClock())
+        yield made
+        made.store.close()

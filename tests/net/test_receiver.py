@@ -17,7 +17,7 @@ from dicom_node.net.access import Refusal
 from dicom_node.net.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.outcomes import Outcome
-from dicom_node.net.receiver import Receiver, is_uid
+from dicom_node.net.receiver import Receiver
 from dicom_node.net.sender import Address, echo, outgoing, send
 from dicom_node.net.standin import dataset_bytes
 from dicom_node.store.store import Store
@@ -196,14 +196,6 @@ def test_what_is_no_uid_never_reaches_the_receive_path(open_port: OpenPortWith, 
         assert kind == 4
         assert status_of(body) == 0x0117
     assert node.ingest.received == []
-
-
-def test_uids() -> None:
-    assert is_uid("1.2.840.10008.1.1")
-    assert is_uid("1." + "2" * 62)
-    assert not is_uid("1." + "2" * 63)
-    assert not is_uid("1")
-    assert not is_uid("")
 
 
 def test_stop_lets_a_running_association_finish(open_port: OpenPortWith, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_present_and_absent(real_finding: Built, real_no_finding: Built) -> None
     assert (lesion, codes.PRESENT.value) in evaluations(of_kind(real_finding[1], "sr"))
     no_finding = of_kind(real_no_finding[1], "sr")
     assert (lesion, codes.ABSENT.value) in evaluations(no_finding)
-    assert len(groups(no_finding)) == 2
+    assert len(groups(no_finding)) == 3  # the gland: its segment, and two outlines
     assert "does not exclude cancer" in words(no_finding)
 
 

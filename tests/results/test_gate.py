@@ -60,8 +60,8 @@ def move_frames(dataset: Dataset) -> None:
 
 def swap_frames(dataset: Dataset) -> None:
     frames = dataset.PerFrameFunctionalGroupsSequence
-    first, last = frames[0].PlanePositionSequence, frames[-1].PlanePositionSequence
-    frames[0].PlanePositionSequence, frames[-1].PlanePositionSequence = last, first
+    first, other = frames[0].PlanePositionSequence, frames[2].PlanePositionSequence
+    frames[0].PlanePositionSequence, frames[2].PlanePositionSequence = other, first
 
 
 def flip_a_voxel(dataset: Dataset) -> None:
@@ -160,5 +160,9 @@ def test_result_of_another_stack_is_held(stack_finding: Built) -> None:
     request = stack_finding[0]
     with pytest.raises(GateError, match="slices"):
         build_results(replace(request, sources=list(request.sources)[:-1]))
-    with pytest.raises(GateError, match="not where it was found|no T2W slice"):
+    assert isinstance(request.outcome, Analysed)
+    one_sided = request.outcome.result.gland_mask.copy()
+    one_sided[:3] = 0
+    request = cases.with_gland(request, one_sided)
+    with pytest.raises(GateError, match="not where it was found"):
         build_results(replace(request, sources=list(reversed(request.sources))))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 from dicom_node.clock import ManualClock
 from dicom_node.store.store import Store
@@ -36,7 +36,7 @@ def postgresql() -> Iterator[str]:
     if not (BIN / "initdb").exists():
         pytest.skip("PostgreSQL 15 is not installed (apt-get install postgresql)")
     user = _unprivileged()
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir=fast_folder()))
     if user is not None:
         shutil.chown(folder, user)
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
@@ -52,42 +52,79 @@ def postgresql() -> Iterator[str]:
         cwd=folder,
     )  # fmt: skip
     try:
-        yield _when_up(server, f"postgresql+psycopg://node@/postgres?host={folder}")
+        yield _when_up(server, folder)
     finally:
         server.terminate()
         server.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _when_up(server: subprocess.Popen[bytes], url: str) -> str:
-    engine = create_engine(url)
-    for _ in range(200):
+def _when_up(server: subprocess.Popen[bytes], folder: Path) -> str:
+    for _ in range(300):
         assert server.poll() is None, "PostgreSQL ended at its start"
-        try:
-            with engine.connect():
-                engine.dispose()
-                return url
-        except OperationalError:
-            time.sleep(0.1)
+        if subprocess.run([BIN / "pg_isready", "-q", "-h", folder], check=False).returncode == 0:
+            return f"postgresql+psycopg://node@/postgres?host={folder}"
+        time.sleep(0.1)
     raise AssertionError("PostgreSQL did not come up")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)])
+def _run(server: str, *statements: str) -> None:
+    admin = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def _migrated(url: str) -> None:
+    Store(url, clock=ManualClock(), create=True).close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template() -> Iterator[Path]:
+    """A migrated SQLite file to copy: migrating once for each test takes too long."""
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+        _migrated(f"sqlite:///{folder}/template.sqlite3")
+        yield Path(folder) / "template.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql: str) -> str:
+    """Server URL; its database ``migrated`` is the one to copy."""
+    _run(postgresql, "CREATE DATABASE migrated")
+    _migrated(postgresql.replace("/postgres?", "/migrated?"))
+    return postgresql
+
+
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)]
+
+
+@pytest.fixture(params=BOTH)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """URL of an empty database, once of each kind."""
+    """URL of a migrated database, once of each kind."""
+    if request.param == "sqlite":
+        with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+            template: Path = request.getfixturevalue("sqlite_template")
+            shutil.copy(template, Path(folder) / "node.sqlite3")
+            yield f"sqlite:///{folder}/node.sqlite3"
+        return
+    yield from _database(request.getfixturevalue("postgresql_template"), "TEMPLATE migrated")
+
+
+@pytest.fixture(params=BOTH)
+def empty_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a database without tables, once of each kind."""
     if request.param == "sqlite":
         with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
             yield f"sqlite:///{folder}/node.sqlite3"
         return
-    server: str = request.getfixturevalue("postgresql")
+    yield from _database(request.getfixturevalue("postgresql"), "")
+
+
+def _database(server: str, options: str) -> Iterator[str]:
     name = f"t{uuid.uuid4().hex}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+    _run(server, f"CREATE DATABASE {name} {options} STRATEGY file_copy")
     yield server.replace("/postgres?", f"/{name}?")
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    _run(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def fast_folder() -> str | None:
@@ -102,6 +139,6 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def store(url: str, clock: ManualClock) -> Iterator[Store]:
-    made = Store(url, clock=clock, create=True, host="here")
+    made = Store(url, clock=clock, host="here")
     yield made
     made.close()

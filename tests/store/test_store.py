@@ -58,7 +58,7 @@ BOTH = [result("sr", "9.1"), result("seg-lesions", "9.2")]
 def make_ready(
     store: Store, study: str = STUDY, key: str = "key", kind: PlanKind = PlanKind.ANALYSE
 ) -> None:
-    now_s = store._clock.now_s()  # noqa: SLF001
+    now_s = store._clock.now_s()
     found = [one for one in store.studies_to_evaluate(now_s + 100, 10) if one.study_uid == study]
     report = kind is PlanKind.REPORT
     plan = Plan(
@@ -108,7 +108,7 @@ def test_the_migrated_schema_is_the_declared_one(store: Store) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    with store._engine.connect() as connection:  # noqa: SLF001
+    with store._engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, schema.metadata) == []
         names = set(inspect(connection).get_table_names())
@@ -116,8 +116,9 @@ def test_the_migrated_schema_is_the_declared_one(store: Store) -> None:
 
 
 def test_a_database_without_schema_or_of_a_newer_program_is_refused(
-    url: str, clock: ManualClock
+    empty_url: str, clock: ManualClock
 ) -> None:
+    url = empty_url
     with pytest.raises(StoreError, match="has schema none"):
         Store(url, clock=clock)
     Store(url, clock=clock, create=True).close()
@@ -129,8 +130,8 @@ def test_a_database_without_schema_or_of_a_newer_program_is_refused(
         Store(url, clock=clock, create=True)
 
 
-def test_migrating_twice_at_once_is_harmless(url: str) -> None:
-    engines = [open_engine(url) for _ in range(4)]
+def test_migrating_twice_at_once_is_harmless(empty_url: str) -> None:
+    engines = [open_engine(empty_url) for _ in range(4)]
     assert in_threads(4, lambda n: migrate(engines[n])) == [None] * 4
     with engines[0].connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == HEAD
@@ -155,7 +156,7 @@ def test_states_that_must_not_exist_cannot_be_written(
 ) -> None:
     store.add_instance(image())  # revision 1 is receiving
     row = {"study_id": 1, "number": 5, "created_at": 0, "changed_at": 0, **wrong}
-    with pytest.raises(IntegrityError), store._engine.begin() as connection:  # noqa: SLF001
+    with pytest.raises(IntegrityError), store._engine.begin() as connection:
         if wrong["state"] not in ("ready", "receiving") or "attempts" in wrong or "owner" in wrong:
             connection.execute(text("DELETE FROM revisions"))
         connection.execute(insert(schema.revisions).values(**row))
@@ -169,7 +170,7 @@ def test_wal_only_where_sqlite_is_free_of_the_reset_bug() -> None:
 
 def test_G1_every_sqlite_connection_syncs_fully(tmp_path: Path, clock: ManualClock) -> None:
     store = Store(f"sqlite:///{tmp_path}/n.sqlite3", clock=clock, create=True)
-    with store._engine.connect() as connection:  # noqa: SLF001
+    with store._engine.connect() as connection:
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
         level = connection.exec_driver_sql("PRAGMA synchronous").scalar()
     assert (mode, level) in (("delete", 3), ("wal", 2))
@@ -484,7 +485,7 @@ def test_a_newer_result_names_and_supersedes_the_delivered_one(store: Store) -> 
     for one in store.claim_deliveries("pacs", "d"):
         store.delivery_sent(one)
     store.add_instance(image(2))
-    (seen,) = store.studies_to_evaluate(store._clock.now_s() + 100, 10)  # noqa: SLF001
+    (seen,) = store.studies_to_evaluate(store._clock.now_s() + 100, 10)
     assert seen.result_was_sent
     make_ready(store, key="other")
     new = store.claim_ready("worker-0")
@@ -533,7 +534,7 @@ def test_G5_refusals_are_counted_and_bounded(store: Store, clock: ManualClock) -
     (one,) = store.refusals()
     assert (one["count"], len(one["calling_ae"])) == (3, 64)
     assert "\x00" not in one["calling_ae"]
-    with store._engine.begin() as connection:  # noqa: SLF001
+    with store._engine.begin() as connection:
         rows = [
             {"calling_ae": f"A{n}", "called_ae": "", "address": "", "reason": "", "count": 1,
              "first_at": 0, "last_at": n}
@@ -574,7 +575,7 @@ def test_the_views_are_json_in_the_shape_of_the_contract(store: Store) -> None:
 
 def test_G5_a_timeline_has_a_bounded_length(store: Store) -> None:
     store.add_instance(image())
-    with store._engine.begin() as connection:  # noqa: SLF001
+    with store._engine.begin() as connection:
         row = {"study_id": 1, "at": 0, "event": "x", "detail": ""}
         connection.execute(insert(schema.events), [row] * 600)
     store.record_own_object(STUDY, "9.1", "PACS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,10 @@ import pytest
 from scipy import ndimage
 
 from ai_core.geometry import grid_around, index_to_lps
-from ai_core.sim.anatomy import draw_anatomy, rasterise
+from ai_core.sim.anatomy import draw_anatomy, draw_volume_ml, rasterise, zone_points
 from ai_core.sim.dataset import cache_geometry
-from ai_core.sim.params import FocusKind, Tissue, from_json, to_json
+from ai_core.sim.lesions import Points, draw_foci
+from ai_core.sim.params import Focus, FocusKind, GlandShape, Tissue, from_json, to_json
 
 AXIAL = np.eye(3)
 SAGITTAL = np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]])
@@ -34,7 +36,7 @@ def test_parameters_survive_json() -> None:
 @pytest.mark.parametrize("volume", [16.0, 45.0, 140.0])
 def test_gland_has_the_drawn_volume_and_zone_share(volume: float) -> None:
     params = draw_anatomy(np.random.default_rng(int(volume)), volume_ml=volume)
-    grid = grid_around((0, 0, 0), (1.0, 1.0, 2.0), (150, 150, 64), AXIAL)
+    grid = grid_around((0, 0, 0), (1.5, 1.5, 2.0), (90, 90, 64), AXIAL)
     zones = rasterise(params, grid).zones
     measured = (zones > 0).sum() * grid.voxel_volume_mm3 / 1000
     assert measured == pytest.approx(volume, rel=0.12)
@@ -44,7 +46,7 @@ def test_gland_has_the_drawn_volume_and_zone_share(volume: float) -> None:
 
 def test_volume_prior_reaches_small_and_large_glands() -> None:
     rng = np.random.default_rng(0)
-    volumes = np.array([draw_anatomy(rng).gland.volume_ml for _ in range(300)])
+    volumes = np.array([draw_volume_ml(rng) for _ in range(2000)])
     assert volumes.min() >= 15 and volumes.max() <= 150
     assert 0.15 < (volumes < 30).mean() < 0.45
     assert 0.10 < (volumes > 100).mean() < 0.45
@@ -94,9 +96,20 @@ def test_organs_touch_the_gland_and_lie_on_the_right_side() -> None:
     assert len(used) >= 25
 
 
+@cache
+def _gland() -> tuple[GlandShape, tuple[Points, Points]]:
+    gland = draw_anatomy(np.random.default_rng(6), volume_ml=60).gland
+    return gland, zone_points(gland)
+
+
+def _foci(rng: np.random.Generator, positive: bool) -> tuple[Focus, ...]:
+    gland, points = _gland()
+    return draw_foci(rng, gland, points, positive=positive, positive_fraction=0.5)
+
+
 def test_cancers_keep_the_ordering_constraints() -> None:
     rng = np.random.default_rng(1)
-    foci = [f for _ in range(300) for f in draw_anatomy(rng, lesion=True).lesions]
+    foci = [f for _ in range(300) for f in _foci(rng, True) if f.kind is FocusKind.CANCER]
     seen = [f for f in foci if f.significant and f.pirads >= 4]
     assert len(seen) > 200
     assert all(f.adc_ratio < 0.85 for f in seen)
@@ -112,8 +125,8 @@ def test_mimics_come_at_the_published_rates() -> None:
     cancers: Counter[int] = Counter()
     benign: Counter[int] = Counter()
     kinds: Counter[str] = Counter()
-    for _ in range(1500):
-        for focus in draw_anatomy(rng, positive_fraction=0.5).foci:
+    for i in range(1600):
+        for focus in _foci(rng, i % 2 == 0):
             (cancers if focus.significant else benign)[focus.pirads] += 1
             if focus.kind is not FocusKind.CANCER:
                 kinds[focus.kind] += 1

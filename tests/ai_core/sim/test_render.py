@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +31,7 @@ from ai_core.sim.sites import NAMED_SITES, draw_site, load_sites
 from ai_core.sim.tissue import TABLE, draw_tissue
 
 Images = dict[str, npt.NDArray[np.generic]]
-CASES = 14
+CASES = 9
 
 
 @cache
@@ -47,7 +49,7 @@ def _rendered() -> tuple[tuple[CachedCase, Images], ...]:
         images = render_training(
             _case(seed),
             rng,
-            grid_zyx=(28, 112, 112),
+            grid_zyx=(28, 96, 96),
             contrast="physics",
             site=NAMED_SITES["alpha"],
             augment=NO_AUGMENT,
@@ -119,7 +121,7 @@ def test_rendered_cancers_stand_out_as_cancers_do() -> None:
             for key, out in (("adc", adc), ("high_b", high_b), ("t2w", t2w)):
                 image = images[key].astype(float)
                 out.append(float(np.median(image[mask]) / np.median(image[zone])))
-    assert len(adc) >= 6
+    assert len(adc) >= 4
     assert _median(adc) < 0.85 and np.mean(np.array(adc) < 0.9) >= 0.8
     assert 1.2 < _median(high_b) < 2.3
     assert 0.55 < _median(t2w) < 0.95
@@ -163,11 +165,12 @@ def test_adc_fit_recovers_a_pure_exponential() -> None:
 
 
 def test_zero_filling_is_a_habit_of_sites() -> None:
-    for name, expected in (("alpha", True), ("beta", False)):
-        images = render_training(
-            _case(0), np.random.default_rng(5), site=NAMED_SITES[name], augment=NO_AUGMENT
-        )
-        assert bool((images["adc"] == 0).float().mean() > 0.02) is expected
+    zeros = []
+    for habit in (False, True):
+        site = replace(NAMED_SITES["alpha"], adc_zero_fill=habit)
+        images = render_training(_case(0), np.random.default_rng(5), site=site, augment=NO_AUGMENT)
+        zeros.append(float((images["adc"] == 0).float().mean()))
+    assert zeros[1] > zeros[0] + 0.05
 
 
 def test_training_render_is_seeded_and_has_the_promised_form() -> None:
@@ -209,10 +212,8 @@ def test_soup_replaces_only_what_lies_outside_the_gland() -> None:
     assert not torch.equal(plain["t2w"], mixed["t2w"])
 
 
-def test_cache_is_the_same_whenever_it_is_built_and_resumes(tmp_path: object) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path))
+def test_cache_is_the_same_whenever_it_is_built_and_resumes(tmp_path: Path) -> None:
+    folder = tmp_path
     seen: list[tuple[int, int]] = []
     first = build_cache(folder / "a", 2, seed=3, progress=lambda d, n: seen.append((d, n)))
     assert seen == [(1, 2), (2, 2)]
@@ -231,15 +232,13 @@ def test_cache_is_the_same_whenever_it_is_built_and_resumes(tmp_path: object) ->
         SimCache.open(folder / "none")
 
 
-def test_sites_vary_and_load_from_files(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_sites_vary_and_load_from_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sites = [draw_site(rng) for _ in range(60)]
     assert {s.adc_zero_fill for s in sites} == {True, False}
     assert {s.high_b_computed for s in sites} == {True, False}
     assert len({s.b_values for s in sites}) >= 4
-    path = Path(str(tmp_path)) / "sites.toml"
+    path = tmp_path / "sites.toml"
     path.write_text('[[sites]]\nname = "north"\nb_values = [0, 800]\nfield_strength_t = 1.5\n')
     (site,) = load_sites(path)
     assert site.name == "north" and site.b_values == (0.0, 800.0)
