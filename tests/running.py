@@ -34,22 +34,28 @@ class NodeUnderTest:
     """One configuration and data folder; the node on it can be started, stopped and killed."""
 
     def __init__(
-        self, folder: Path, peers: str, *, quiet_s: float = 1.0, patience_s: float = 4.0
+        self,
+        folder: Path,
+        peers: str,
+        *,
+        quiet_s: float = 1.0,
+        patience_s: float = 4.0,
+        web: bool = True,
     ) -> None:
         self.folder = folder
         self.config_file = folder / "node.toml"
         self.port = 0
         self.lines: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
-        self._settings = (quiet_s, patience_s, peers)
+        self._settings = (quiet_s, patience_s, web, peers)
         folder.mkdir(parents=True, exist_ok=True)
         self._write_config(0)
 
     def _write_config(self, port: int) -> None:
-        quiet_s, patience_s, peers = self._settings
+        quiet_s, patience_s, web, peers = self._settings
         self.config_file.write_text(
             f"[node]\nport = {port}\n[study]\nquiet_s = {quiet_s}\npatience_s = {patience_s}\n"
-            f"[web]\nport = 0\n{peers}",
+            f"[web]\nenabled = {str(web).lower()}\nport = 0\n{peers}",
             encoding="utf-8",
         )
 
@@ -108,16 +114,17 @@ class NodeUnderTest:
     def kill(self) -> None:
         """Kill -9 of the whole node: every process of its group at once."""
         os.killpg(self.pid, signal.SIGKILL)
-        self._collect(10.0)
+        self.collect(10.0)
 
     def stop(self) -> int:
         """SIGTERM to the supervisor, as systemd does; returns the exit status."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.terminate()
-        return self._collect(60.0)
+        return self.collect(60.0)
 
-    def _collect(self, limit_s: float) -> int:
+    def collect(self, limit_s: float) -> int:
+        """Wait for the supervisor to end; returns its exit status."""
         assert self._process is not None
         status = self._process.wait(limit_s)
         if self._process.stdout is not None:

@@ -265,8 +265,9 @@ def test_unknown_json_keys_are_left_out_and_nonsense_is_refused() -> None:
 
 
 def enhanced(frames: int = 4) -> Dataset:
-    dataset = mr_image(SOPClassUID=ENHANCED_MR, NumberOfFrames=frames, EchoPulseSequence="SPIN",
-                       EchoPlanarPulseSequence="YES", ImageType=["ORIGINAL", "PRIMARY"])  # fmt: skip
+    dataset = mr_image(SOPClassUID=ENHANCED_MR, NumberOfFrames=frames)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY"]
+    dataset.EchoPulseSequence, dataset.EchoPlanarPulseSequence = "SPIN", "YES"
     shared = Dataset()
     measures, timing = Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = ["2", "2"], "3"

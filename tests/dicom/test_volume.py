@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np

@@ -22,20 +22,20 @@ def make_study(tmp_path: Path, studies: StudyMaker) -> Callable[..., list[Path]]
     return make
 
 
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[PacsStandIn]:
-    """A PACS that files what it gets."""
-    with PacsStandIn("PACS", tmp_path / "pacs") as standin:
+@pytest.fixture(scope="module")
+def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacsStandIn]:
+    """A PACS that files what it gets; shared by the tests of a module."""
+    with PacsStandIn("PACS", tmp_path_factory.mktemp("pacs")) as standin:
         yield standin
 
 
-@pytest.fixture
-def node(tmp_path: Path, pacs: PacsStandIn) -> Iterator[NodeUnderTest]:
-    """A running node whose only peer is the stand-in."""
-    under_test = NodeUnderTest(tmp_path / "node", pacs_peer(pacs.port))
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, pacs: PacsStandIn) -> Iterator[NodeUnderTest]:
+    """A running node whose only peer is the stand-in; shared by the tests of a module."""
+    under_test = NodeUnderTest(tmp_path_factory.mktemp("node"), pacs_peer(pacs.port))
     under_test.start()
     try:
         yield under_test
     finally:
         if under_test.running:
-            under_test.stop()
+            assert under_test.stop() == 0

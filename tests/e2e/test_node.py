@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,9 +49,9 @@ def test_results_come_back_into_the_same_study(
         header = pydicom.dcmread(item.path)
         assert header.PatientID == source.PatientID
         assert header.StudyInstanceUID == source.StudyInstanceUID
-    listed = node.json("studies", "list")
-    assert [(r["state"], r["instances"]) for r in listed] == [("delivered", len(files))]
-    assert node.stop() == 0
+    listed = {row["study_uid"]: row for row in node.json("studies", "list")}
+    assert listed[study_uid(files)]["instances"] == len(files)
+    assert listed[study_uid(files)]["state"] == "delivered"
 
 
 def test_own_objects_routed_back_are_acknowledged_and_change_nothing(
@@ -89,7 +92,8 @@ def test_t2w_alone_comes_back_as_a_report_that_says_why(
     send(pacs, node, make_study("t2w-alone"))
     again = node.wait_for(study_uid(files), {"delivered", "failed", "held"})
     assert (again["revision"], again["state"]) == (2, "delivered")
-    later = [pydicom.dcmread(i.path) for i in pacs.filed() if i.sop_class_uid == SR][-1]
+    filed = pacs.filed(study_uid(files))
+    later = [pydicom.dcmread(i.path) for i in filed if i.sop_class_uid == SR][-1]
     predecessor = later.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
     named = predecessor.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
     assert named == report.SOPInstanceUID
@@ -184,6 +188,8 @@ def test_peers_are_live_and_refusals_are_recorded(node: NodeUnderTest) -> None:
     assert [(r["calling_ae"], r["called_ae"]) for r in status["refusals"]] == [
         ("NEW_SCANNER", "PROSTATE_AI")
     ]
+    assert status["refusals"][0]["address"] == "127.0.0.1"
+    assert status["refusals"][0]["reason"]
     node.command("peers", "add", "scanner", "--ae-title", "NEW_SCANNER", "--host", "127.0.0.1")
     wait_until(lambda: echo(address, calling_ae="NEW_SCANNER").ok, 10, "the new peer is known")
     names = {peer["name"]: peer["origin"] for peer in node.json("peers", "list")}
@@ -205,12 +211,12 @@ def test_export_writes_the_bytes_as_received(
     assert sorted(dataset_bytes(path) for path in out.iterdir()) == sent
 
 
-def test_all_processes_end_with_the_supervisor(node: NodeUnderTest) -> None:
-    import os
-    import signal
-
+def test_all_processes_end_with_the_supervisor(tmp_path: Path) -> None:
+    node = NodeUnderTest(tmp_path / "node", "")
+    node.start()
     group = node.pid
     os.kill(group, signal.SIGKILL)  # the supervisor alone, not its group
+    node.collect(10.0)
 
     def gone() -> bool:
         try:
@@ -219,5 +225,13 @@ def test_all_processes_end_with_the_supervisor(node: NodeUnderTest) -> None:
             return True
         return False
 
-    node._collect(10.0)
     wait_until(gone, 15, "every process of the group is gone")
+
+
+def test_sigterm_drains_and_exits_with_0(tmp_path: Path) -> None:
+    node = NodeUnderTest(tmp_path / "node", "")
+    node.start()
+    assert node.lines[-1] == "ready"
+    assert node.stop() == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", node.port), timeout=1)

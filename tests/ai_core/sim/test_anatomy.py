@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def test_volume_prior_reaches_small_and_large_glands() -> None:
 
 
 def _labels_at(
-    labels: npt.NDArray[np.uint8], inverse: npt.NDArray[np.float64], points: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.uint8], inverse: npt.NDArray[Any], points: npt.NDArray[Any]
 ) -> npt.NDArray[np.uint8]:
     index = np.round((inverse @ points)[:3]).astype(int)
     return np.asarray(labels[index[2], index[1], index[0]])

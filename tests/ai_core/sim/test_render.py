@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from ai_core.sim.render import Maps, fit_adc
 from ai_core.sim.sites import NAMED_SITES, draw_site, load_sites
 from ai_core.sim.tissue import TABLE, draw_tissue
 
-Images = dict[str, npt.NDArray[np.generic]]
+Images = dict[str, npt.NDArray[Any]]
 CASES = 9
 
 
@@ -59,17 +60,12 @@ def _rendered() -> tuple[tuple[CachedCase, Images], ...]:
 
 
 def _clean(images: Images, zone: int) -> npt.NDArray[np.bool_]:
-    focal = (images["lesion_instances"] > 0) | (images["benign"] > 0)  # type: ignore[operator]
+    focal = (images["lesion_instances"] > 0) | (images["benign"] > 0)
     return np.asarray((images["zones"] == zone) & ~ndimage.binary_dilation(focal))
 
 
 def _median(values: list[float]) -> float:
     return float(np.median(values))
-
-
-def _cv(image: npt.NDArray[np.generic], mask: npt.NDArray[np.bool_]) -> float:
-    values = image[mask].astype(float)
-    return float(values.std() / values.mean())
 
 
 def _zone_values(key: str, zone: int) -> list[npt.NDArray[np.float64]]:
@@ -111,7 +107,9 @@ def test_surroundings_of_the_gland_are_dark() -> None:
 
 
 def test_rendered_cancers_stand_out_as_cancers_do() -> None:
-    adc, high_b, t2w = [], [], []
+    adc: list[float] = []
+    high_b: list[float] = []
+    t2w: list[float] = []
     for case, images in _rendered():
         for number, focus in enumerate(case.params.lesions, start=1):
             mask = images["lesion_instances"] == number
