@@ -167,4 +167,3 @@ def _symmetry(mask: Mask, scene: Scene) -> float:
     t2w = scene.image[0]
     difference = abs(float(t2w[tuple(places.T)].mean()) - float(t2w[mask].mean()))
     return max(0.0, 1.0 - difference)
-

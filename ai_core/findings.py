@@ -72,7 +72,7 @@ def to_findings(
     target: Geometry,
     significant_from: float,
 ) -> tuple[tuple[Finding, ...], LabelArray, FloatArray]:
-    """Findings by rank, their label image, and the clinical relevance map, on the T2W grid.
+    """Return findings by rank, their label image, and the clinical relevance map, on the T2W grid.
 
     Clinical relevance (claim 14): the map times the probability of significance, per finding.
     """
@@ -91,7 +91,7 @@ def to_findings(
 
 
 def _mask_on(region: Region, grid: Geometry, target: Geometry) -> Mask:
-    """The region on the T2W grid: its largest part, or its peak voxel where it is too thin."""
+    """Return the region on the T2W grid: its largest part; where too thin, its peak voxel."""
     soft = resample_map(region.candidate.mask.astype(np.float32), grid, target)
     labels, count = ndimage.label(soft > 0.5, CUBE_26)
     if count:
@@ -128,4 +128,3 @@ def _finding(
         mean_adc_um2_s=region.mean_adc_um2_s,
         uncertainty=region.spread,
     )
-

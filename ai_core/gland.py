@@ -58,9 +58,7 @@ def find_gland(t2w: Volume, release: Release) -> GlandFound:
         for center in _starts(t2w.geometry, config.gland_grid.extent_zyx_mm[0])
     ]
     best = max(tries, key=lambda found: (found.credible, found.presence * found.confidence))
-    distance = np.linalg.norm(
-        np.subtract(best.center_lps_mm, centre_lps(best.grid))
-    )
+    distance = np.linalg.norm(np.subtract(best.center_lps_mm, centre_lps(best.grid)))
     if best.mask.any() and distance > RECENTRE_MM:
         again = _look(image, t2w.geometry, best.center_lps_mm, release)
         if again.credible or not best.credible:
@@ -100,9 +98,7 @@ def _infer(
     return gland.cpu().numpy(), float(torch.sigmoid(presence).mean())
 
 
-def judge(
-    probability: FloatArray, presence: float, grid: Geometry, release: Release
-) -> GlandFound:
+def judge(probability: FloatArray, presence: float, grid: Geometry, release: Release) -> GlandFound:
     """Mask, volume and credibility of a probability map."""
     rules = release.config.credible
     everything = probability > 0.5
@@ -128,7 +124,7 @@ def judge(
 
 
 def largest_part(mask: Mask) -> Mask:
-    """The largest 26-connected part, holes filled slice by slice."""
+    """Return the largest 26-connected part, holes filled slice by slice."""
     labels, count = ndimage.label(mask, CUBE_26)
     if count == 0:
         return mask
@@ -148,7 +144,7 @@ def _plausible_extent(mask: Mask, grid: Geometry) -> bool:
 
 
 def not_credible(found: GlandFound) -> QualityFinding:
-    """The remark for a gland that is not believed."""
+    """Return the remark for a gland that is not believed."""
     return QualityFinding(
         Quality.NO_CREDIBLE_GLAND,
         f"No prostate was recognised on T2W ({found.doubt}).",

@@ -49,7 +49,7 @@ class Score:
 
 @torch.inference_mode()
 def localize(stack: FloatArray, present: tuple[Modality, ...], release: Release) -> Maps:
-    """Maps of a normalised input ``(5, z, y, x)``, averaged over the image and its mirror image."""
+    """Return maps of a normalised input ``(5, z, y, x)``, averaged over it and its mirror."""
     flags = torch.tensor([float(m in present) for m in MODALITIES], device=release.device)
     single = torch.from_numpy(stack)[None].to(release.device)
     pair = torch.cat([single, single.flip(-1)])

@@ -72,9 +72,7 @@ def analyse(case: Case, release: Release) -> CaseResult:
         return _result(case, prepared, maps, gland, regions, release, clock)
 
 
-def _prepare(
-    case: Case, found: GlandFound, release: Release
-) -> tuple[Prepared, Mask]:
+def _prepare(case: Case, found: GlandFound, release: Release) -> tuple[Prepared, Mask]:
     """Images around the gland, and the finder's gland mask there."""
     grid = working_grid(case.t2w.geometry, found.center_lps_mm, release.config.lesion_grid)
     t2w = resample(to_sitk(case.t2w), grid)
@@ -179,10 +177,8 @@ def _remarks(
     return [remark for remark in remarks if remark is not None]
 
 
-def _without_gland(
-    case: Case, found: GlandFound, release: Release, clock: _Clock
-) -> CaseResult:
-    """The result where no prostate was recognised: empty maps, and the reason."""
+def _without_gland(case: Case, found: GlandFound, release: Release, clock: _Clock) -> CaseResult:
+    """Return the result where no prostate was recognised: empty maps, and the reason."""
     shape = case.t2w.geometry.shape_zyx
     labels: LabelArray = np.zeros(shape, dtype=np.uint8)
     empty: FloatArray = np.zeros(shape, dtype=np.float32)

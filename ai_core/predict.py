@@ -85,7 +85,7 @@ def write_maps(result: CaseResult, out: Path) -> list[str]:
 def as_report(
     result: CaseResult, inputs: Inputs, outputs: list[str], timings: dict[str, float]
 ) -> dict[str, Any]:
-    """The JSON document of an analysis."""
+    """Return the JSON document of an analysis."""
     credible = result.gland.credible
     doubt = next((q for q in result.quality), None)
     return {

@@ -17,7 +17,7 @@ CUT_SHARE = 0.25
 
 
 def noise_level(image: FloatArray) -> float:
-    """Standard deviation of noise, robust (median), from a kernel of norm 6."""
+    """Return standard deviation of noise, robust (median), from a kernel of norm 6."""
     response = ndimage.convolve(image.astype(np.float32), NOISE_KERNEL[None])
     inside = np.abs(response[image > 0])
     if inside.size == 0:
@@ -26,7 +26,7 @@ def noise_level(image: FloatArray) -> float:
 
 
 def low_snr(image: FloatArray, gland: Mask) -> QualityFinding | None:
-    """A remark where the gland's signal in a diffusion image hardly stands above the noise."""
+    """Return a remark where the gland's diffusion signal hardly stands above the noise."""
     tissue = image[gland & (image > 0)]
     noise = noise_level(image)
     if tissue.size == 0 or noise <= 0:
@@ -34,13 +34,11 @@ def low_snr(image: FloatArray, gland: Mask) -> QualityFinding | None:
     ratio = float(np.median(tissue)) / noise
     if ratio >= LOWEST_SNR:
         return None
-    return QualityFinding(
-        Quality.LOW_SNR, "The diffusion images are noisy.", round(ratio, 1)
-    )
+    return QualityFinding(Quality.LOW_SNR, "The diffusion images are noisy.", round(ratio, 1))
 
 
 def gland_cut_off(gland: Mask, geometry: Geometry) -> QualityFinding | None:
-    """A remark where the gland reaches the first or last slice of T2W with a large cut."""
+    """Return a remark where the gland reaches the first or last slice of T2W with a large cut."""
     areas = gland.sum(axis=(1, 2)).astype(float)
     if areas.max(initial=0.0) == 0:
         return None

@@ -105,9 +105,7 @@ def load_release(path: Path | None = None, device: str = "auto") -> Release:
         network.eval().to(where)
     gland, localizer, classifier = networks
     info = ReleaseInfo(config.name, config.version, digest, calibration.real_cases > 0)
-    release = Release(
-        info, config, gland, localizer, classifier, calibration, significance, where
-    )
+    release = Release(info, config, gland, localizer, classifier, calibration, significance, where)
     _probe(release)
     return release
 
@@ -200,4 +198,6 @@ def _probe(release: Release) -> None:
     logit, corn = release.classifier(patch, patch, present)
     outputs = (zones, presence, local.lesion, local.zones, local.maps, logit, corn)
     if not all(bool(torch.isfinite(value).all()) for value in outputs):
-        raise ReleaseError("the networks of the release give values that are not numbers", REINSTALL)
+        raise ReleaseError(
+            "the networks of the release give values that are not numbers", REINSTALL
+        )

@@ -28,7 +28,7 @@ class SignificanceModel(BaseModel):
     significant_from: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def contributions(self, values: Mapping[str, float | None]) -> dict[str, float]:
-        """What each feature adds to the log-odds: the explanation of the label."""
+        """Return what each feature adds to the log-odds: the explanation of the label."""
         result = {}
         rows = zip(self.features, self.mean, self.spread, self.weight, strict=True)
         for name, mean, spread, weight in rows:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom.uid import RLELossless
 
+from ai_core.geometry import lps_of_index
+from ai_core.types import Volume
 from dicom_node import durable
 from dicom_node.dicom.examination import (
     RECIPES,
@@ -37,7 +40,7 @@ __all__ = [
 SAMPLE_FOLDER = "sample_data"
 # name of a packaged study: seed of the simulator, with a significant lesion or without
 _PACKAGED = {"lesion": (11, True), "no-lesion": (12, False)}
-_MATRIX, _SLICES, _PHASES = 256, 20, 5
+_MATRIX, _SLICES, _SIDE_SLICES, _PHASES = 256, 20, 9, 5
 
 
 def write_study(
@@ -83,8 +86,13 @@ def rebuild(folder: Path) -> list[Path]:
     for number, (name, (seed, lesion)) in enumerate(_PACKAGED.items(), start=1):
         for old in sorted((folder / name).rglob("*.dcm")):
             durable.remove(old)
-        study = simulate_study(
+        simulated = simulate_study(
             seed, lesion=lesion, t2w_matrix=_MATRIX, slices=_SLICES, dce_phases=_PHASES
+        )
+        study = replace(
+            simulated,
+            t2w_sagittal=_middle(simulated.t2w_sagittal),
+            t2w_coronal=_middle(simulated.t2w_coronal),
         )
         options = PhantomOptions(
             uid_seed=f"packaged {name}",
@@ -93,6 +101,20 @@ def rebuild(folder: Path) -> list[Path]:
         )
         paths += write_study(study, folder / name, options=options)
     return paths
+
+
+def _middle(volume: Volume | None) -> Volume | None:
+    """Keep the middle slices: the gland is there, and the packaged studies stay small."""
+    if volume is None:
+        return None
+    first = (volume.array.shape[0] - _SIDE_SLICES) // 2
+    x, y, _ = volume.geometry.size_xyz
+    geometry = replace(
+        volume.geometry,
+        size_xyz=(x, y, _SIDE_SLICES),
+        origin_lps_mm=lps_of_index(volume.geometry, (first, 0, 0)),
+    )
+    return Volume(volume.array[first : first + _SIDE_SLICES], geometry)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,9 +6,10 @@ Anisotropic kernels and strides follow nnU-Net: no pooling through slices while 
 
 from __future__ import annotations
 
-import torch
+import itertools
+
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the usual name
+from torch.nn import functional as F
 
 Size3 = tuple[int, int, int]
 IN_PLANE: Size3 = (1, 3, 3)
@@ -88,7 +89,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], norm: str) -> None:
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         self.project = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairs)
         self.join = nn.ModuleList(
             Conv(fine, fine, IN_PLANE if level == 0 else CUBE, norm=norm)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the usual name
+from torch.nn import functional as F
 
 from ai_core.nets.blocks import Conv
 from ai_core.nets.localizer import INPUT_CHANNELS, MODALITIES
@@ -53,7 +53,7 @@ class Classifier(nn.Module):
 
 
 def suspicion_score(corn_logits: Tensor) -> Tensor:
-    """Expected score 1 to 5 from CORN logits ``(k, 4)``: one plus the sum of P(score > j)."""
+    """Return the expected score, 1 to 5, from CORN logits ``(k, 4)``: 1 + sum of P(score > j)."""
     exceed = torch.cumprod(torch.sigmoid(corn_logits), dim=1)
     return 1.0 + exceed.sum(dim=1)
 
@@ -66,9 +66,7 @@ def corn_loss(corn_logits: Tensor, scores: Tensor) -> Tensor:
         if bool(inside.any()):
             target = (scores[inside] > j + 1).float()
             losses.append(
-                F.binary_cross_entropy_with_logits(
-                    corn_logits[inside, j], target, reduction="sum"
-                )
+                F.binary_cross_entropy_with_logits(corn_logits[inside, j], target, reduction="sum")
             )
     return torch.stack(losses).sum() / max(1, scores.numel())
 

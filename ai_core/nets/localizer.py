@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the usual name
+from torch.nn import functional as F
 
 from ai_core.nets.blocks import Conv, Decoder, Encoder, resize_like
 from ai_core.types import Modality

@@ -71,11 +71,7 @@ def assemble(
     """
     remarks: list[QualityFinding] = []
     alignment = _alignment(case, t2w, grid, remarks)
-    dwi = {
-        d.b_value_s_per_mm2: _on(d, grid, alignment)
-        for d in case.dwi
-        if not d.computed
-    }
+    dwi = {d.b_value_s_per_mm2: _on(d, grid, alignment) for d in case.dwi if not d.computed}
     used: dict[str, str] = {"t2w": "as acquired"}
     if alignment.transform is not None:
         used["registration"] = f"diffusion moved by {alignment.shift_mm:.1f} mm"

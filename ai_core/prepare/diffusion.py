@@ -61,13 +61,13 @@ def fit_adc(signals: Sequence[FloatArray], b_values: Sequence[float]) -> FloatAr
 
 
 def extrapolate(signal: FloatArray, b: float, adc_um2_s: FloatArray, target_b: float) -> FloatArray:
-    """Computed image at ``target_b``: S(b) exp(-(target - b) ADC)."""
+    """Return computed image at ``target_b``: S(b) exp(-(target - b) ADC)."""
     factor = np.exp(-np.clip((target_b - b) * adc_um2_s * 1e-6, -3.0, 12.0))
     return np.where(adc_um2_s > 0, signal * factor, 0.0).astype(np.float32)
 
 
 def adc_unit(adc: FloatArray, given_factor: float | None, gland: Mask) -> Unit:
-    """The unit of ADC values as read.
+    """Return the unit of ADC values as read.
 
     Order: what the source states, then plausibility of the gland's median (500-2600 um2/s): 0.8-2.0
     means 10^-3 mm^2/s, 80-200 means 10^-5. Outside: unknown, then no mean ADC is reported.

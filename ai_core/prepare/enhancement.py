@@ -21,10 +21,11 @@ MINIMUM_GAIN = 0.15
 def enhancement_maps(
     phases: Sequence[FloatArray], times_s: Sequence[float], gland: Mask
 ) -> FloatArray | None:
-    """Maps ``(2, z, y, x)``, or None where the series shows no enhancement of the gland.
+    """Return maps ``(2, z, y, x)``, or None where the series shows no enhancement of the gland.
 
     Arrival is where the gland's mean signal has risen by a tenth of its whole rise. Early: mean
-    relative enhancement 10-40 s after it. Slope: between the means about 60 s and about 180 s after it, or the last phase.
+    relative enhancement 10-40 s after it. Slope: between the means about 60 s and about 180 s
+    after it, or the last phase.
     """
     if len(phases) < MINIMUM_PHASES or not gland.any():
         return None

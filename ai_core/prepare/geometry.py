@@ -40,7 +40,7 @@ def check_geometry(geometry: Geometry, name: str) -> None:
 
 
 def to_sitk(volume: Volume) -> sitk.Image:
-    """A SimpleITK image (float32) of a volume."""
+    """Return a SimpleITK image (float32) of a volume."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.array, dtype=np.float32))
     geometry = volume.geometry
     image.SetSpacing(geometry.spacing_xyz_mm)
@@ -50,7 +50,7 @@ def to_sitk(volume: Volume) -> sitk.Image:
 
 
 def geometry_of(image: sitk.Image) -> Geometry:
-    """The grid of a three-dimensional SimpleITK image."""
+    """Return the grid of a three-dimensional SimpleITK image."""
     d = image.GetDirection()
     rows = tuple((d[3 * i], d[3 * i + 1], d[3 * i + 2]) for i in range(3))
     return Geometry(
@@ -59,7 +59,7 @@ def geometry_of(image: sitk.Image) -> Geometry:
 
 
 def working_grid(t2w: Geometry, center_lps_mm: Vector3, grid: Grid) -> Geometry:
-    """The working grid around a point, in the orientation of T2W."""
+    """Return the working grid around a point, in the orientation of T2W."""
     nz, ny, nx = grid.shape_zyx
     sz, sy, sx = grid.spacing_zyx_mm
     return grid_around(center_lps_mm, (sx, sy, sz), (nx, ny, nz), t2w.direction)
@@ -99,7 +99,9 @@ def _smoothed(image: sitk.Image, target: Geometry) -> sitk.Image:
     result = image
     for axis, sigma in enumerate(sigmas):
         if sigma > 0.25 * own[axis]:
-            result = sitk.RecursiveGaussian(result, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
+            result = sitk.RecursiveGaussian(
+                result, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis
+            )
     return result
 
 

@@ -85,7 +85,7 @@ def enhancement_ratio(dce: FloatArray, gland: Mask, rules: Normalise) -> FloatAr
 
 
 def network_input(images: Images, gland: Mask, rules: Normalise) -> FloatArray:
-    """The localizer's input ``(5, z, y, x)``; absent modalities are 0."""
+    """Return the localizer's input ``(5, z, y, x)``; absent modalities are 0."""
     stack = np.zeros((5, *images.t2w.shape), dtype=np.float32)
     stack[0] = gland_z(images.t2w, gland, rules)
     if images.adc_um2_s is not None:

@@ -50,11 +50,15 @@ def align(t2w: FloatArray, moving: sitk.Image, grid: Geometry) -> Alignment:
     """
     fixed = _image(t2w, grid)
     start = sitk.Euler3DTransform()
-    start.SetCenter(fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in grid.size_xyz]))
+    start.SetCenter(
+        fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in grid.size_xyz])
+    )
     method = _method(start)
     try:
         before = method.MetricEvaluate(fixed, moving)
-        result = sitk.Euler3DTransform(sitk.CompositeTransform(method.Execute(fixed, moving)).GetBackTransform())
+        result = sitk.Euler3DTransform(
+            sitk.CompositeTransform(method.Execute(fixed, moving)).GetBackTransform()
+        )
         method.SetInitialTransform(result, inPlace=False)
         after = method.MetricEvaluate(fixed, moving)
     except RuntimeError:  # ITK: no overlap, or too few valid samples
@@ -95,6 +99,4 @@ def _largest_shift(transform: sitk.Euler3DTransform) -> float:
     center = np.array(transform.GetCenter())
     offsets = 30.0 * np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])
     moved = [np.array(transform.TransformPoint(tuple(map(float, center + o)))) for o in offsets]
-    return float(
-        max(np.linalg.norm(m - (center + o)) for m, o in zip(moved, offsets, strict=True))
-    )
+    return float(max(np.linalg.norm(m - (center + o)) for m, o in zip(moved, offsets, strict=True)))

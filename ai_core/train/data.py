@@ -33,7 +33,7 @@ GAMMA = 0.45
 
 
 def generator(seed: int, phase: str, index: int) -> Rng:
-    """The random generator of batch ``index`` of a phase."""
+    """Return the random generator of batch ``index`` of a phase."""
     return np.random.default_rng((seed, zlib.crc32(phase.encode()), index))
 
 
@@ -50,7 +50,7 @@ def draw_present(rng: Rng, dropout: ModalityDropout) -> npt.NDArray[np.float32]:
 
 
 def roughly(rng: Rng, gland: Mask) -> Mask:
-    """A gland mask as imperfect as a found one: shifted, grown or shrunk by a voxel or two."""
+    """Return a gland mask as imperfect as a found one: shifted, grown or shrunk a little."""
     shift = [int(s) for s in rng.integers(-1, 2, 3)]
     moved = np.roll(gland, shift, axis=(0, 1, 2))
     change = int(rng.integers(-2, 3))
@@ -94,7 +94,7 @@ class GlandSamples:
 
 
 def _gamma(rng: Rng, t2w: FloatArray) -> FloatArray:
-    """The same image with a random tone curve; scanners and vendors differ in it."""
+    """Return the same image with a random tone curve; scanners and vendors differ in it."""
     top = max(float(np.percentile(t2w, 99.5)), 1e-6)
     exponent = float(np.exp(rng.uniform(-GAMMA, GAMMA)))
     return np.asarray(np.clip(t2w / top, 0.0, 1.5) ** exponent, dtype=np.float32)
@@ -171,7 +171,9 @@ class _Stream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
-        first, stride = (self.start, 1) if info is None else (self.start + info.id, info.num_workers)
+        first, stride = (
+            (self.start, 1) if info is None else (self.start + info.id, info.num_workers)
+        )
         torch.set_num_threads(1)
         index = first
         while True:
@@ -189,4 +191,3 @@ def stream(make: Callable[[int], Batch], start: int, workers: int) -> Iterator[B
         generator=torch.Generator(),
     )
     return iter(loader)
-

@@ -106,7 +106,9 @@ def fit_calibration(held_out: HeldOut) -> Calibration:
     wrong = sorted(
         (first.likelihood(r.heat, r.logit) for r in rows if not r.significant), reverse=True
     )
-    allowed = int(FALSE_POSITIVES_PER_CASE * sum(1 for case in held_out.significant if case % 2 == 0))
+    allowed = int(
+        FALSE_POSITIVES_PER_CASE * sum(1 for case in held_out.significant if case % 2 == 0)
+    )
     threshold = wrong[allowed] if allowed < len(wrong) else 0.0
     return first.model_copy(update={"report_from": round(threshold, 4)})
 
@@ -118,8 +120,8 @@ def fit_significance(held_out: HeldOut) -> SignificanceModel:
         [[np.nan if (v := row.features[name]) is None else v for name in FEATURES] for row in rows]
     )
     labels = np.array([row.significant for row in rows])
-    mean = np.nan_to_num(np.nanmean(table, axis=0)) if len(rows) else np.zeros(len(FEATURES))
-    spread = np.nan_to_num(np.nanstd(table, axis=0), nan=1.0) if len(rows) else np.ones(len(FEATURES))
+    mean = np.nan_to_num(np.nanmean(table, axis=0)) if rows else np.zeros(len(FEATURES))
+    spread = np.nan_to_num(np.nanstd(table, axis=0), nan=1.0) if rows else np.ones(len(FEATURES))
     spread = np.where(spread > 1e-6, spread, 1.0)
     weight, intercept, threshold = np.zeros(len(FEATURES)), 0.0, 0.5
     if len(set(labels.tolist())) == 2:
@@ -177,7 +179,9 @@ def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
         "false_positives_per_case": wrong / max(1, len(cases)),
         "first_two_hit": first_two / max(1, len(positive)),
         "candidate_auroc_map": _auroc([r.heat for r in rows], [r.significant for r in rows]),
-        "candidate_auroc_classifier": _auroc([r.logit for r in rows], [r.significant for r in rows]),
+        "candidate_auroc_classifier": _auroc(
+            [r.logit for r in rows], [r.significant for r in rows]
+        ),
         "candidate_auroc_features": _auroc(
             [significance.probability(r.features) for r in rows], [r.significant for r in rows]
         ),
@@ -202,5 +206,10 @@ def gland_dice(release: Release, batches: list[Batch]) -> dict[str, float]:
         right += ((presence.cpu() > 0) == there).tolist()
         for found, truth, has in zip(logits.argmax(1).cpu(), batch["zones"], there, strict=True):
             if bool(has):
-                dice.append(_dice((found > 0).numpy().astype(int), (truth > 0).numpy().astype(int), 1))
-    return {"dice_gland": float(np.mean(dice)) if dice else float("nan"), "presence_right": float(np.mean(right))}
+                dice.append(
+                    _dice((found > 0).numpy().astype(int), (truth > 0).numpy().astype(int), 1)
+                )
+    return {
+        "dice_gland": float(np.mean(dice)) if dice else float("nan"),
+        "presence_right": float(np.mean(right)),
+    }

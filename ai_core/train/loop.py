@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,14 +100,14 @@ class PhaseRun:
     def _share(self) -> float:
         """Part of the budget that is used up, by steps or by time, whichever is further."""
         budget = self.plan.budget
-        return max(
-            self.state.step / budget.steps, self.state.elapsed_s / (60 * budget.max_minutes)
-        )
+        return max(self.state.step / budget.steps, self.state.elapsed_s / (60 * budget.max_minutes))
 
     def _one(self, batch: Batch) -> dict[str, float]:
         share = self._share()
         warm = min(1.0, (self.state.step + 1) / WARM_UP_STEPS)
-        rate = self.plan.budget.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
+        rate = (
+            self.plan.budget.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.network.train()
@@ -183,7 +182,7 @@ def save_atomic(content: dict[str, Any], path: Path) -> None:
     """Write with torch, then rename: a kill leaves the old file or the new one."""
     part = path.with_suffix(".part")
     torch.save(content, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

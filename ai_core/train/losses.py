@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from monai.losses import DiceLoss, FocalLoss, TverskyLoss
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the usual name
+from torch.nn import functional as F
 
 from ai_core.nets.localizer import Localization
 

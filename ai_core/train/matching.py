@@ -1,4 +1,4 @@
-"""Which candidate is which simulated lesion: labels for the classifier and the significance model."""
+"""Which candidate is which simulated lesion: labels for classifier and significance model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Match:
 
 
 def match(candidate: Candidate, truth: Truth) -> Match:
-    """The lesion a candidate hits: its peak lies inside, or the overlap is large enough."""
+    """Return the lesion a candidate hits: its peak lies inside, or the overlap is large enough."""
     here = int(truth.instances[candidate.peak_zyx])
     if here == 0:
         here = _overlapping(candidate, truth)

@@ -75,11 +75,10 @@ MAKERS: tuple[Callable[[Rng, Shape], FloatArray], ...] = (_noise, mosaic, _head,
 
 
 def no_prostate(rng: Rng, shape: Shape) -> FloatArray:
-    """A volume ``[z, y, x]`` with positive intensities and no prostate in it."""
+    """Return a volume ``[z, y, x]`` with positive intensities and no prostate in it."""
     image = MAKERS[int(rng.integers(len(MAKERS)))](rng, shape)
     image = image * np.exp(0.25 * smooth_field(rng, shape, float(rng.uniform(1.0, 4.0))))
     image = image * np.exp(0.2 * smooth_field(rng, shape, 25.0))
     blurred = ndimage.gaussian_filter(image, (0.0, *(2 * [float(rng.uniform(0.0, 1.0))])))
     noise = rng.standard_normal(shape) * rng.uniform(0.01, 0.08)
     return np.asarray(np.abs(blurred + noise) + 1e-3, dtype=np.float32)
-

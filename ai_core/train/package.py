@@ -93,9 +93,7 @@ def make_release(
     return values
 
 
-def _in_memory(
-    config: CoreConfig, weights: dict[str, dict[str, Tensor]], device: str
-) -> Release:
+def _in_memory(config: CoreConfig, weights: dict[str, dict[str, Tensor]], device: str) -> Release:
     where = choose_device(device)
     networks = build_networks(config)
     for name, network in zip(NETWORKS, networks, strict=True):

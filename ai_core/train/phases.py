@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the usual name
+from torch.nn import functional as F
 
 from ai_core.candidates import Candidate, extract_candidates
 from ai_core.config import CoreConfig
@@ -95,9 +95,7 @@ class ClassifyStep:
             values["hit"] = _peak_hits(result, batch)
         return loss, values
 
-    def _classification(
-        self, classifier: Classifier, batch: Batch, result: Localization
-    ) -> Result:
+    def _classification(self, classifier: Classifier, batch: Batch, result: Localization) -> Result:
         stack = stack_channels(batch["image"], result.maps, result.lesion, result.zones)
         fine, coarse, matches = [], [], []
         for index in range(stack.shape[0]):
@@ -118,9 +116,7 @@ class ClassifyStep:
             {"right": float(right), "positive": float(target.mean())},
         )
 
-    def _places(
-        self, batch: Batch, result: Localization, index: int
-    ) -> tuple[Tensor, list[Match]]:
+    def _places(self, batch: Batch, result: Localization, index: int) -> tuple[Tensor, list[Match]]:
         truth = truth_of(batch, index)
         heat = torch.sigmoid(result.lesion[index, 0].detach()).cpu().numpy()
         gland = (batch["zones"][index] > 0).cpu().numpy()
@@ -138,7 +134,7 @@ class ClassifyStep:
 
 
 def truth_of(batch: Batch, index: int) -> Truth:
-    """What was simulated in one image of a batch."""
+    """Return what was simulated in one image of a batch."""
     instances = batch["instances"][index].cpu().numpy()
     numbers = [int(n) for n in np.unique(instances) if n > 0]
     isup, pirads = batch["isup"][index], batch["pirads"][index]

@@ -1,4 +1,4 @@
-"""Where training images come from: cached simulated anatomies, rendered with a new look each time."""
+"""Where training images come from: cached simulated anatomies, rendered anew each time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Source:
         return len(self._cases)
 
     def case_at(self, number: int) -> tuple[SimCache, int]:
-        """The cache and index of a case; numbers wrap around."""
+        """Return the cache and index of a case; numbers wrap around."""
         return self._cases[number % len(self._cases)]
 
 

@@ -231,6 +231,8 @@ def _store(
     response = assoc.send_c_store(content)
     code = response.get("Status")
     if code is None:
+        # the library may not know yet that the peer is gone, and would wait for the next answer
+        assoc.abort()
         return _status(item, Outcome.TRANSIENT, "no answer to the C-STORE")
     outcome, meaning = classify(int(code))
     comment = str(response.get("ErrorComment", "") or "")

@@ -17,6 +17,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 
 from dicom_node.results.equipment import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
@@ -80,7 +81,10 @@ def _copied_any(item: Dataset, tag: BaseTag) -> RawDataElement:
 def _value_bytes(source: Dataset, element: DataElement) -> bytes:
     """Value bytes of an element that was decoded before: encoded in the source's character set."""
     buffer = _buffer()
-    write_data_element(buffer, element, source.get("SpecificCharacterSet", "iso8859"))
+    is_text = element.VR in CUSTOMIZABLE_CHARSET_VR
+    write_data_element(
+        buffer, element, source.get("SpecificCharacterSet", "iso8859") if is_text else "iso8859"
+    )
     header = 12 if element.VR in ("OB", "OW", "UN", "UT", "UC", "UR", "SQ") else 8
     return bytes(buffer.getvalue()[header:])
 

@@ -71,6 +71,19 @@ def draft_report(
     report = _report(groups, request, sources)
     report[0].ContentSequence.append(_remarks_container(remarks))
     evidence = [*sources.templates, *sources.others, *(draft.dataset for draft, _ in segmentations)]
+    dataset = _document(report, evidence, request, complete=complete)
+    dataset.SeriesDescription = text.series_description(words, request)
+    return Draft(KIND, dataset, request_verbatim(sources), (_INSTANCE, _SERIES, _TRACKING))
+
+
+def _document(
+    report: sr.MeasurementReport,
+    evidence: Sequence[Dataset],
+    request: ResultRequest,
+    *,
+    complete: bool,
+) -> sr.Comprehensive3DSR:
+    analysed = isinstance(request.outcome, Analysed)
     dataset = sr.Comprehensive3DSR(
         evidence=evidence,
         content=report,
@@ -83,14 +96,13 @@ def draft_report(
         is_final=False,
         is_verified=False,
         previous_versions=_predecessors(request),
-        series_description=text.series_description(words, request),
-        coding_schemes=[_private_scheme()] if isinstance(outcome, Analysed) else None,
+        coding_schemes=[_private_scheme()] if analysed else None,
     )
     without_times(dataset)
     dataset.ManufacturerModelName = MODEL_NAME
     dataset.DeviceSerialNumber = request.installation_id
     dataset.SoftwareVersions = request.software_version
-    return Draft(KIND, dataset, request_verbatim(sources), (_INSTANCE, _SERIES, _TRACKING))
+    return dataset
 
 
 def _private_scheme() -> CodingSchemeIdentificationItem:
@@ -231,7 +243,7 @@ def _region(mask: Mask, reference: FrameReference) -> sr.ImageRegion:
 
 
 def _second_slice(mask: Mask) -> list[int]:
-    """A neighbour of the slice of largest area, where the mask reaches one.
+    """Return a neighbour of the slice of largest area, where the mask reaches one.
 
     The Pixelmed validator takes every group of a report with exactly one outline for a planar one
     (TID 1410) and then misses outlines; so a gland that stands alone is outlined twice.

@@ -16,6 +16,8 @@ from dicom_node.net.sender import echo
 from tests.net.conftest import OpenPort, OpenPortWith, peer, wait_for
 from tests.net.wire import Wire, associate_rq, pdata, pdu, store_rq
 
+PROMPT_S = 5.0
+"""An honest echo beside an attack; the plain server rejects it or takes longer than 8 s."""
 QUICK = ServerLimits(associate_s=0.6, pdu_s=0.6, idle_s=0.6)
 
 
@@ -33,7 +35,7 @@ def _acceptor_threads() -> int:
 def test_a_silent_client_is_dropped_and_holds_no_thread(open_port: OpenPortWith) -> None:
     node = open_port(limits=QUICK)
     with Wire(node.port) as silent:
-        assert _echo_s(node) < 1
+        assert _echo_s(node) < PROMPT_S
         assert silent.closed_within(3)
     wait_for(lambda: _acceptor_threads() == 0)
 
@@ -43,7 +45,7 @@ def test_f2_half_pdus_hold_nobody_up(open_port: OpenPortWith) -> None:
     silent = [Wire(node.port) for _ in range(20)]
     for wire in silent:
         wire.send(associate_rq()[:7])
-    assert _echo_s(node) < 1
+    assert _echo_s(node) < PROMPT_S
     assert all(wire.closed_within(5) for wire in silent)
     for wire in silent:
         wire.socket.close()
@@ -70,7 +72,7 @@ def test_f3_an_over_long_request_is_refused_at_its_header(
         wire.send(struct.pack(">BBL", 1, 0, declared))
         assert wire.read_pdu() == (7, bytes([0, 0, 2, 6]))  # A-ABORT, invalid parameter
         assert wire.closed_within(3)
-    assert _echo_s(node) < 1
+    assert _echo_s(node) < PROMPT_S
 
 
 def test_f3_an_over_long_data_pdu_is_refused(open_port: OpenPortWith) -> None:
@@ -102,7 +104,7 @@ def test_an_endless_command_set_ends_the_association(open_port: OpenPortWith) ->
 def test_f4_idle_connections_do_not_count_as_associations(open_port: OpenPortWith) -> None:
     node = open_port(limits=ServerLimits(associations=2))
     idle = [Wire(node.port) for _ in range(10)]
-    assert _echo_s(node) < 1
+    assert _echo_s(node) < PROMPT_S
     for wire in idle:
         wire.socket.close()
 
@@ -113,7 +115,7 @@ def test_at_the_cap_the_oldest_connection_without_association_gives_way(
     node = open_port(limits=ServerLimits(connections=5, connections_per_address=5))
     idle = [Wire(node.port) for _ in range(5)]
     wait_for(lambda: _acceptor_threads() == 5)
-    assert _echo_s(node) < 1
+    assert _echo_s(node) < PROMPT_S
     assert idle[0].closed_within(3)
     for wire in idle:
         wire.socket.close()
@@ -146,17 +148,17 @@ def test_f7_an_association_cut_in_a_c_store_stores_nothing(
     wire.socket.close()
     wait_for(lambda: _acceptor_threads() == 0)
     assert node.ingest.received == []
-    assert _echo_s(node) < 1
+    assert _echo_s(node) < PROMPT_S
 
 
 def test_f8_a_burst_of_connects_does_not_stall(open_port: OpenPortWith) -> None:
     node = open_port()
     started = time.monotonic()
     wires = [Wire(node.port) for _ in range(100)]
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 8
     for wire in wires:
         wire.socket.close()
-    assert _echo_s(node) < 1
+    assert _echo_s(node) < PROMPT_S
 
 
 def test_an_established_but_silent_peer_is_ended(open_port: OpenPortWith) -> None:
@@ -176,7 +178,7 @@ def test_what_is_not_dicom_is_dropped(open_port: OpenPortWith, junk: bytes) -> N
         with Wire(node.port) as wire:
             wire.send(junk)
     wait_for(lambda: _acceptor_threads() == 0)
-    assert _echo_s(node) < 1
+    assert _echo_s(node) < PROMPT_S
 
 
 def test_logs_hold_nothing_that_a_peer_sent(

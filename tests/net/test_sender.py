@@ -229,10 +229,12 @@ def test_d5_a_peer_that_aborts_half_way(tmp_path: Path) -> None:
 
     entity, address = _answering(abort_second)
     items = [outgoing(write_instance(tmp_path)) for _ in range(3)]
+    started = time.monotonic()
     try:
         statuses = send(address, items, calling_ae="NODE")
     finally:
         entity.shutdown()
+    assert time.monotonic() - started < 20, "does not wait for an answer that cannot come"
     wanted = [Outcome.SENT, Outcome.TRANSIENT, Outcome.TRANSIENT]
     assert [s.outcome for s in statuses] == wanted
 

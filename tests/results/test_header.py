@@ -53,6 +53,13 @@ CHARACTER_SETS = {
 }
 
 
+def quietly_read(data: bytes) -> Dataset:
+    """Read a file whose character set pydicom warns about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pydicom.dcmread(io.BytesIO(data))
+
+
 def received(slices: list[Dataset], elements: dict[str, bytes | None]) -> list[Dataset]:
     """The slices as if they had come over the network with these raw values (None: absent)."""
     files = []
@@ -71,7 +78,7 @@ def received(slices: list[Dataset], elements: dict[str, bytes | None]) -> list[D
             # as if read from a file: raw values are then written as they are
             image.set_original_encoding(False, True, image._character_set)
             pydicom.dcmwrite(buffer, image, enforce_file_format=True)
-        files.append(pydicom.dcmread(io.BytesIO(buffer.getvalue())))
+        files.append(quietly_read(buffer.getvalue()))
     return files
 
 
@@ -79,7 +86,7 @@ def written(request: ResultRequest, keyword: str) -> set[bytes | None]:
     """Value bytes of an element in all result objects."""
     found = set()
     for made in build_results(request):
-        element = copied_element(pydicom.dcmread(io.BytesIO(made.data)), keyword)
+        element = copied_element(quietly_read(made.data), keyword)
         found.add(element.value if element else None)
     return found
 

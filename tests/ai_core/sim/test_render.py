@@ -37,7 +37,11 @@ CASES = 9
 
 @cache
 def _case(seed: int) -> CachedCase:
-    params = draw_anatomy(np.random.default_rng([31, seed]), lesion=True)
+    """A patient with a cancer that readers would call PI-RADS 4 or 5, of at least 0.6 mL."""
+    rng = np.random.default_rng([31, seed])
+    params = draw_anatomy(rng, lesion=True)
+    while not any(f.significant and f.pirads >= 4 and f.volume_ml > 0.6 for f in params.lesions):
+        params = draw_anatomy(rng, lesion=True)
     return case_of(params, rasterise(params, cache_geometry()))
 
 
