@@ -35,6 +35,10 @@ _CLOCK = SystemClock()  # the kernel's timeouts run on real time too
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 _CHUNK_BYTES = 64 * 1024
 _HEADER_BYTES = 6
+# the library looks at each socket in a loop: connections that have sent nothing yet, of which an
+# attacker can hold many, are looked at less often
+_SILENT_POLL_S = 0.02
+_BUSY_POLL_S = 0.001
 _ABORT_S = 0.5  # for an A-ABORT to go out
 _CLOSE_S = 2.0  # for a thread to see that its connection is closed
 # A-ABORT, source: service provider, reason: invalid PDU parameter value (PS3.8 9.3.8)
@@ -54,6 +58,7 @@ class GuardedSocket(ClosingSocket):
             OSError: the PDU is too long or took too long; the library then closes.
         """
         if nr_bytes == _HEADER_BYTES:
+            self.assoc.dul._run_loop_delay = _BUSY_POLL_S
             established = self.assoc.is_established
             limit_s = self.limits.pdu_s if established else self.limits.associate_s
             self._deadline = _CLOCK.monotonic_s() + limit_s
@@ -118,6 +123,7 @@ class GuardedRequestHandler(RequestHandler):
         guarded.limits = self.server.limits
         assoc.dul.socket = guarded
         assoc.dul.daemon = True
+        assoc.dul._run_loop_delay = _SILENT_POLL_S
         assoc.bind(evt.EVT_PDU_RECV, _bound_message, [self.server.limits])
         self.server.register(self.client_address[0], self.request, assoc)
         return assoc
