@@ -44,7 +44,7 @@ def grid_around(
     size_xyz: tuple[int, int, int],
     direction: npt.ArrayLike,
 ) -> Geometry:
-    """A grid of the given spacing, size and direction whose middle lies at a patient position."""
+    """Return a grid of given spacing, size and direction with its middle at a patient position."""
     columns = np.asarray(direction, dtype=np.float64)
     half = (np.asarray(size_xyz) - 1) / 2 * np.asarray(spacing_xyz_mm)
     origin = np.asarray(center_lps_mm) - columns @ half

@@ -13,6 +13,7 @@ import numpy as np
 from ai_core.candidates import Candidate, Mask, dilate_mm, extract_candidates
 from ai_core.features import Scene, candidate_features
 from ai_core.findings import Region, to_findings, to_t2w_grid
+from ai_core.geometry import centre_lps, lps_of_index
 from ai_core.gland import GlandFound, find_gland, not_credible
 from ai_core.localize import Maps, classify, localize, refined_gland
 from ai_core.prepare.assemble import Prepared, assemble, check_case
@@ -24,10 +25,15 @@ from ai_core.types import (
     Case,
     CaseResult,
     FloatArray,
+    Geometry,
     Gland,
     LabelArray,
     QualityFinding,
+    Vector3,
 )
+
+#: A gland whose middle lies further than this from the grid's is looked at again, centred.
+OFF_CENTRE_MM = 5.0
 
 
 @dataclass
@@ -58,42 +64,71 @@ def analyse(case: Case, release: Release) -> CaseResult:
         found = find_gland(case.t2w, release)
     if not found.credible:
         return _without_gland(case, found, release, clock)
-    with clock.stage("prepare"):
-        prepared, rough = _prepare(case, found, release)
-    with clock.stage("infer"):
-        maps = localize(
-            network_input(prepared.images, rough, release.config.normalise),
-            prepared.images.present(),
-            release,
-        )
-        gland, zones = refined_gland(maps, rough)
-        regions = _regions(prepared, maps, gland, zones, release)
+    view = _look(case, found.center_lps_mm, _outline(found), found.grid, release, clock)
+    if _off_centre(view):
+        grid = view.prepared.grid
+        center = lps_of_index(grid, _centroid(view.gland))
+        view = _look(case, center, view.gland.astype(np.float32), grid, release, clock)
     with clock.stage("findings"):
-        return _result(case, prepared, maps, gland, regions, release, clock)
+        regions = _regions(view, release)
+        return _result(case, view, regions, release, clock)
 
 
-def _prepare(case: Case, found: GlandFound, release: Release) -> tuple[Prepared, Mask]:
-    """Images around the gland, and the finder's gland mask there."""
-    grid = working_grid(case.t2w.geometry, found.center_lps_mm, release.config.lesion_grid)
-    t2w = resample(to_sitk(case.t2w), grid)
-    own = np.where(found.mask, found.probability, 0.0).astype(np.float32)
-    rough = resample_map(own, found.grid, grid) > 0.5
-    return assemble(case, t2w, rough, grid, release.config), rough
+@dataclass(frozen=True)
+class _View:
+    """Prepared images of one working grid, the maps found on them, gland and zones."""
+
+    prepared: Prepared
+    maps: Maps
+    gland: Mask
+    zones: LabelArray
 
 
-def _regions(
-    prepared: Prepared,
-    maps: Maps,
-    gland: Mask,
-    zones: LabelArray,
+def _look(
+    case: Case,
+    center_lps_mm: Vector3,
+    outline: FloatArray,
+    outline_grid: Geometry,
     release: Release,
-) -> list[Region]:
-    """Candidates with likelihood, suspicion and significance, most likely first."""
+    clock: _Clock,
+) -> _View:
+    """Prepare images around a point and localize. ``outline``: what is known of the gland, 0-1."""
+    with clock.stage("prepare"):
+        grid = working_grid(case.t2w.geometry, center_lps_mm, release.config.lesion_grid)
+        t2w = resample(to_sitk(case.t2w), grid)
+        rough = resample_map(outline, outline_grid, grid) > 0.5
+        prepared = assemble(case, t2w, rough, grid, release.config)
+        stack = network_input(prepared.images, rough, release.config.normalise)
+    with clock.stage("infer"):
+        maps = localize(stack, prepared.images.present(), release)
+        gland, zones = refined_gland(maps, rough)
+    return _View(prepared, maps, gland, zones)
+
+
+def _outline(found: GlandFound) -> FloatArray:
+    return np.where(found.mask, found.probability, 0.0).astype(np.float32)
+
+
+def _off_centre(view: _View) -> bool:
+    """Whether the gland lies far from the middle of the grid: the outline was rough."""
+    grid = view.prepared.grid
+    center = lps_of_index(grid, _centroid(view.gland))
+    return float(np.linalg.norm(np.subtract(center, centre_lps(grid)))) > OFF_CENTRE_MM
+
+
+def _centroid(mask: Mask) -> tuple[float, float, float]:
+    z, y, x = np.argwhere(mask).mean(0)
+    return (float(z), float(y), float(x))
+
+
+def _regions(view: _View, release: Release) -> list[Region]:
+    """Return candidates with likelihood, suspicion and significance, most likely first."""
+    prepared, maps = view.prepared, view.maps
     spacing = release.config.lesion_grid.spacing_zyx_mm
-    candidates = extract_candidates(maps.heat, gland, spacing, release.config.candidates)
+    candidates = extract_candidates(maps.heat, view.gland, spacing, release.config.candidates)
     scores = classify(candidates, maps, release)
     names = frozenset(m.value for m in prepared.images.present())
-    scene = Scene(maps.image[0].cpu().numpy(), names, gland, zones, spacing)
+    scene = Scene(maps.image[0].cpu().numpy(), names, view.gland, view.zones, spacing)
     regions = []
     for candidate, score in zip(candidates, scores, strict=True):
         table = candidate_features(candidate, scene)
@@ -120,14 +155,9 @@ def _mean_adc(candidate: Candidate, prepared: Prepared) -> float | None:
 
 
 def _result(
-    case: Case,
-    prepared: Prepared,
-    maps: Maps,
-    gland: Mask,
-    regions: list[Region],
-    release: Release,
-    clock: _Clock,
+    case: Case, view: _View, regions: list[Region], release: Release, clock: _Clock
 ) -> CaseResult:
+    prepared, maps, gland = view.prepared, view.maps, view.gland
     target, grid = case.t2w.geometry, prepared.grid
     margin = release.config.candidates.gland_margin_mm
     near = dilate_mm(gland, margin, release.config.lesion_grid.spacing_zyx_mm)

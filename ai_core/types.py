@@ -126,7 +126,7 @@ class Quality(StrEnum):
 
 @dataclass(frozen=True)
 class QualityFinding:
-    """One remark about the input: a code, plain words, and the measured value where there is one."""
+    """One remark about the input: a code, plain words, the measured value where there is one."""
 
     code: Quality
     message: str
@@ -135,7 +135,7 @@ class QualityFinding:
 
 @dataclass(frozen=True)
 class Finding:
-    """One suspicious region. ``rank`` 1 is the most suspicious; it is also the label in ``lesions``.
+    """One suspicious region. ``rank`` 1 is the most suspicious; it labels ``lesions`` too.
 
     ``center_lps_mm`` is the voxel of highest likelihood inside the finding. ``sector`` is a
     PI-RADS v2.1 sector key such as ``PZ/pl/mid/R`` (zone/position/level/side).

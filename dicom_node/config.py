@@ -241,7 +241,7 @@ _PEER_EXAMPLE = """
 
 
 def commented_default() -> str:
-    """Return the text that ``dicom-node init`` writes: every setting with its default and meaning."""
+    """Return the text that ``init`` writes: every setting with its default and meaning."""
     lines = ["# Configuration of the prostate MRI DICOM node. Unknown keys are errors.", ""]
     for name, section in _SECTIONS:
         lines.append(f"[{name}]")

@@ -39,7 +39,7 @@ __all__ = [
 
 SAMPLE_FOLDER = "sample_data"
 # name of a packaged study: seed of the simulator, with a significant lesion or without
-_PACKAGED = {"lesion": (11, True), "no-lesion": (12, False)}
+_PACKAGED = {"lesion": (7, True), "no-lesion": (12, False)}
 _MATRIX, _SLICES, _SIDE_SLICES, _PHASES = 256, 20, 9, 5
 
 
@@ -80,14 +80,20 @@ def rebuild(folder: Path) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written to.
     """
-    from ai_core.sim.study import simulate_study  # loads torch: only where it is needed
+    # loads torch: only where it is needed; the simulator is entered through this module alone
+    from ai_core.sim.study import Site, simulate_study  # type: ignore[attr-defined]
 
     paths: list[Path] = []
     for number, (name, (seed, lesion)) in enumerate(_PACKAGED.items(), start=1):
         for old in sorted((folder / name).rglob("*.dcm")):
             durable.remove(old)
         simulated = simulate_study(
-            seed, lesion=lesion, t2w_matrix=_MATRIX, slices=_SLICES, dce_phases=_PHASES
+            seed,
+            site=Site(),
+            lesion=lesion,
+            t2w_matrix=_MATRIX,
+            slices=_SLICES,
+            dce_phases=_PHASES,
         )
         study = replace(
             simulated,

@@ -16,10 +16,10 @@ from dicom_node import __version__
 from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
+from dicom_node.dicom.part10 import dataset_sha256
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.durable import ensure_dir, write_file
 from dicom_node.errors import InputProblem, NodeError
-from dicom_node.dicom.part10 import dataset_sha256
 from dicom_node.flow.study import StudyJob, StudyOutcome, encode_json, result_json, run_study
 from dicom_node.results.gate import GateError
 

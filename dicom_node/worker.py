@@ -18,9 +18,9 @@ from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.durable import fault
 from dicom_node.errors import NodeError
+from dicom_node.flow.outbox import results_folder
 from dicom_node.flow.peers import destinations
 from dicom_node.flow.promote import evaluate_due
-from dicom_node.flow.outbox import results_folder
 from dicom_node.logs import pseudonym
 from dicom_node.store.rows import Claim, ResultRow, StaleClaim
 from dicom_node.store.store import Store

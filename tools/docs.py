@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def states_page() -> str:
-    """The page with the two diagrams, from the tables of states."""
+    """Return the page with the two diagrams, from the tables of states."""
     from dicom_node.domain.states import TIMED_EXITS, mermaid
 
     exits = "\n".join(f"| {state} | {limit} |" for state, limit in TIMED_EXITS.items())
@@ -23,7 +23,7 @@ def states_page() -> str:
 
 
 def reasons_table() -> str:
-    """The rows of the table of reasons."""
+    """Return the rows of the table of reasons."""
     from dicom_node.domain.reasons import REASONS
 
     return "\n".join(
@@ -32,7 +32,7 @@ def reasons_table() -> str:
 
 
 def administration_page(current: str) -> str:
-    """The administrator's page with the rows of its table of reasons made anew."""
+    """Return the administrator's page with the rows of its table of reasons made anew."""
     head, rest = current.split("| Reason | Words |\n|---|---|\n", 1)
     tail = rest[rest.index("\n\n## 5.") :]
     return f"{head}| Reason | Words |\n|---|---|\n{reasons_table()}{tail}"

@@ -59,7 +59,7 @@ def _judge(conflict: ConflictRow, data_dir: Path) -> tuple[Difference, str]:
 def differing_tags(one: Dataset, other: Dataset) -> set[int]:
     """Return the top-level elements in which two data sets differ after decoding.
 
-    The transfer syntax, padding of values and group lengths do not count.
+    The transfer syntax, padding of text and group lengths do not count.
     """
     tags = {int(tag) for dataset in (one, other) for tag in dataset.keys()}  # noqa: SIM118
     found = set()
@@ -79,14 +79,9 @@ def _same_element(one: Dataset, other: Dataset, tag: int) -> bool:
     if tag not in one or tag not in other:
         return False
     first, second = (getattr(dataset.get_item(tag), "value", None) for dataset in (one, other))
-    raw = isinstance(first, bytes) and isinstance(second, bytes)
-    if raw and _stripped(first) == _stripped(second):
-        return True
+    if isinstance(first, bytes) and first == second:
+        return True  # as encoded; no need to decode
     return _same_value(one[tag].value, other[tag].value)
-
-
-def _stripped(value: Any) -> bytes:
-    return bytes(value).rstrip(b" \0")
 
 
 def _same_value(first: Any, second: Any) -> bool:
@@ -98,8 +93,6 @@ def _same_value(first: Any, second: Any) -> bool:
             and len(items) == len(others)
             and all(not differing_tags(a, b) for a, b in zip(items, others, strict=True))
         )
-    if isinstance(first, bytes) and isinstance(second, bytes):
-        return _stripped(first) == _stripped(second)
     return bool(first == second)
 
 
@@ -116,7 +109,7 @@ def _as_sequence(value: Any) -> Sequence | None:
 def _same_pixels(one: Dataset, other: Dataset) -> bool:
     native = [not dataset.file_meta.TransferSyntaxUID.is_compressed for dataset in (one, other)]
     if all(native):
-        return _stripped(one.PixelData) == _stripped(other.PixelData)
+        return bool(one.PixelData == other.PixelData)
     for dataset in (one, other):
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         samples = int(dataset.get("SamplesPerPixel", 1)) * int(dataset.BitsAllocated) // 8

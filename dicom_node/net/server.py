@@ -13,6 +13,7 @@ import logging
 import socket
 import ssl
 import threading
+from copy import deepcopy
 from dataclasses import dataclass
 from socketserver import TCPServer
 from typing import Any, cast
@@ -124,9 +125,20 @@ class GuardedRequestHandler(RequestHandler):
         assoc.dul.socket = guarded
         assoc.dul.daemon = True
         assoc.dul._run_loop_delay = _SILENT_POLL_S
+        # after the handlers of the server: what they reject is offered nothing
+        assoc.bind(evt.EVT_REQUESTED, _offer, [self.server.offered])
         assoc.bind(evt.EVT_PDU_RECV, _bound_message, [self.server.limits])
         self.server.register(self.client_address[0], self.request, assoc)
         return assoc
+
+
+def _offer(event: evt.Event, contexts: list[PresentationContext]) -> None:
+    """Give an association the contexts it may negotiate.
+
+    The library copies them for each connection; for strangers that is most of the cost.
+    """
+    if not event.assoc.is_rejected:
+        event.assoc.acceptor.supported_contexts = deepcopy(contexts)
 
 
 def _bound_message(event: evt.Event, limits: ServerLimits) -> None:
@@ -168,6 +180,7 @@ class GuardedServer(AssociationServer):
         limits: ServerLimits,
     ) -> None:
         self.limits = limits
+        self.offered = contexts
         self.request_queue_size = limits.backlog
         self._connections: list[_Connection] = []
         self._lock = threading.Lock()
@@ -175,7 +188,7 @@ class GuardedServer(AssociationServer):
             ae,
             address,
             ae_title,
-            contexts,
+            [],
             ssl_context,
             evt_handlers=evt_handlers,
             request_handler=GuardedRequestHandler,

@@ -68,7 +68,7 @@ def packaged() -> Release:
 @pytest.fixture(scope="session")
 def study() -> SimulatedStudy:
     """A simulated examination with a lesion."""
-    return simulate_study(11, planes=("axial",), dce_phases=5, t2w_matrix=256)
+    return simulate_study(11, lesion=True, planes=("axial",), dce_phases=5, t2w_matrix=256)
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,9 @@ def _scene(present: frozenset[str]) -> Scene:
     return Scene(image, present, GLAND, np.where(GLAND, 1, 0).astype(np.uint8), SPACING)
 
 
-@pytest.mark.parametrize("present", [frozenset({"t2w", "adc"}), frozenset({"t2w", "adc", "high_b", "dce"})])
+@pytest.mark.parametrize(
+    "present", [frozenset({"t2w", "adc"}), frozenset({"t2w", "adc", "high_b", "dce"})]
+)
 def test_features_are_complete_and_none_only_where_a_modality_is_missing(
     present: frozenset[str],
 ) -> None:
@@ -76,7 +78,10 @@ def test_features_are_complete_and_none_only_where_a_modality_is_missing(
     table = candidate_features(candidate, _scene(present))
     assert set(table) == set(FEATURES)
     missing = {name for name, value in table.items() if value is None}
-    assert all(name.split("_mean")[0].split("_var")[0].split("_contrast")[0] not in present for name in missing)
+    assert all(
+        name.split("_mean")[0].split("_var")[0].split("_contrast")[0] not in present
+        for name in missing
+    )
     assert all(np.isfinite(v) for v in table.values() if v is not None)
 
 

@@ -67,7 +67,9 @@ def test_a_map_keeps_its_place_on_another_grid() -> None:
     values = np.zeros(source.shape_zyx, dtype=np.float32)
     values[12, 40, 40] = 1.0
     moved = resample_map(values, source, target)
-    peak = lps_of_index(target, tuple(float(i) for i in np.unravel_index(moved.argmax(), moved.shape)))
+    peak = lps_of_index(
+        target, tuple(float(i) for i in np.unravel_index(moved.argmax(), moved.shape))
+    )
     assert np.linalg.norm(np.subtract(peak, lps_of_index(source, (12, 40, 40)))) < 1.6
 
 

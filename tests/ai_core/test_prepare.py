@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from ai_core.config import Normalise
 from ai_core.geometry import grid_around
@@ -15,7 +16,6 @@ from ai_core.prepare.geometry import resample, to_sitk
 from ai_core.prepare.normalise import Images, gland_z, network_input, whole_image_z
 from ai_core.prepare.registration import align
 from ai_core.types import Volume
-from scipy import ndimage
 
 SHAPE = (4, 12, 12)
 GLAND = np.zeros(SHAPE, dtype=bool)

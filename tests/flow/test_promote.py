@@ -114,17 +114,19 @@ def test_a_late_series_makes_one_superseding_result(node: Node) -> None:
     wait(node, 10)
     deliver(node, run(node))
     phases: list[Dataset] = []
-    for phase in range(4):
+    for phase in range(7):
+        second = 15 * phase
         for image in series(DCE):
             image.SOPInstanceUID += f".{phase}"
             image.ScanningSequence = "GR"
             image.MRAcquisitionType = "3D"
             image.RepetitionTime, image.EchoTime, image.FlipAngle = "4", "1.5", "12"
             image.AcquisitionNumber = image.TemporalPositionIdentifier = phase + 1
-            image.AcquisitionTime = image.ContentTime = f"1020{phase * 10:02d}"
+            image.AcquisitionTime = f"10{20 + second // 60}{second % 60:02d}"
+            image.ContentTime = image.AcquisitionTime
             image.ContrastBolusAgent = "Gd"
             phases.append(image)
-    for phase in range(4):
+    for phase in range(7):
         node.send_all(phases[20 * phase : 20 * phase + 20])
         wait(node, 300)
         assert node.state()[1] in ("receiving", "delivered")

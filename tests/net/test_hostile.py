@@ -155,10 +155,11 @@ def test_f8_a_burst_of_connects_does_not_stall(open_port: OpenPortWith) -> None:
     node = open_port()
     started = time.monotonic()
     wires = [Wire(node.port) for _ in range(100)]
+    # a backlog that is too short makes the kernel drop SYNs: 15 s and more
     assert time.monotonic() - started < 8
     for wire in wires:
         wire.socket.close()
-    assert _echo_s(node) < PROMPT_S
+    assert _echo_s(node) < 2 * PROMPT_S
 
 
 def test_an_established_but_silent_peer_is_ended(open_port: OpenPortWith) -> None:
