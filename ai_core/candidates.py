@@ -45,6 +45,8 @@ def extract_candidates(
 ) -> list[Candidate]:
     """Regions of the map in and near the gland, strongest first.
 
+    A peak within ``separation_mm`` of a stronger region is its rim, not a region of its own.
+
     Args:
         heat: localization map 0-1, ``[z, y, x]``.
         gland: gland mask on the same grid.
@@ -53,16 +55,18 @@ def extract_candidates(
     """
     allowed = dilate_mm(gland, rules.gland_margin_mm, spacing_zyx_mm)
     left = np.where(allowed, heat, 0.0).astype(np.float32)
+    taken = np.zeros(left.shape, dtype=bool)
     voxel_ml = float(np.prod(spacing_zyx_mm)) / 1000.0
     found: list[Candidate] = []
     for _ in range(rules.maximum_count * ROUNDS_PER_CANDIDATE):
         candidate = _strongest(left, rules)
         if candidate is None or len(found) == rules.maximum_count:
             break
-        left[ndimage.binary_dilation(candidate.mask, CUBE_26)] = 0.0
+        left[candidate.mask] = 0.0
         big = candidate.mask.sum() * voxel_ml >= rules.minimum_volume_ml
-        if big and _apart(candidate, found, spacing_zyx_mm, rules.separation_mm):
+        if big and not taken[candidate.peak_zyx]:
             found.append(candidate)
+            taken |= dilate_mm(candidate.mask, rules.separation_mm, spacing_zyx_mm)
     return found
 
 
@@ -73,17 +77,3 @@ def _strongest(left: FloatArray, rules: Candidates) -> Candidate | None:
         return None
     labels, _ = ndimage.label(left >= heat / rules.peak_ratio, CUBE_26)
     return Candidate(labels == labels[z, y, x], (int(z), int(y), int(x)), heat)
-
-
-def _apart(
-    candidate: Candidate,
-    others: list[Candidate],
-    spacing_zyx_mm: tuple[float, float, float],
-    separation_mm: float,
-) -> bool:
-    spacing = np.asarray(spacing_zyx_mm)
-    here = np.asarray(candidate.peak_zyx)
-    return all(
-        float(np.linalg.norm((here - np.asarray(other.peak_zyx)) * spacing)) >= separation_mm
-        for other in others
-    )

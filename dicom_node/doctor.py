@@ -6,7 +6,6 @@ import importlib
 import os
 import shutil
 import socket
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from dicom_node.config import NodeConfig, load_config
 from dicom_node.errors import NodeError
 
 DISK_FLOOR_GIB = 5.0
-_SQLITE_FIXED = (3, 51, 3)  # first release without the WAL-reset defect
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,7 @@ def _disk(config: NodeConfig) -> Iterator[Check]:
 
 def _database(config: NodeConfig) -> Iterator[Check]:
     from dicom_node.clock import SystemClock
+    from dicom_node.store.engine import describe_sqlite
     from dicom_node.store.store import Store
 
     if not config.node.database and not (config.node.data_dir / "node.sqlite3").exists():
@@ -87,9 +86,7 @@ def _database(config: NodeConfig) -> Iterator[Check]:
         store.close()
         yield Check("database", "ok", f"{sum(counts.values())} study revisions")
     if not config.node.database:
-        fixed = sqlite3.sqlite_version_info >= _SQLITE_FIXED
-        mode = "WAL" if fixed else "DELETE journal: safe with this version, slower than WAL"
-        yield Check("sqlite", "ok", f"{sqlite3.sqlite_version}, {mode}")
+        yield Check("sqlite", "ok", describe_sqlite())
 
 
 def _ports(config: NodeConfig) -> Iterator[Check]:

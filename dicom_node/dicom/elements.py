@@ -262,11 +262,8 @@ def scan(
         else:
             offset = start + count
         if offset > end:
-            raise HeaderError(
-                "truncated",
-                f"element ({tag >> 16:04x},{tag & 0xFFFF:04x}) claims {count} bytes, "
-                "more than the data set has",
-            )
+            name = f"({tag >> 16:04x},{tag & 0xFFFF:04x})"
+            raise HeaderError("truncated", f"element {name} is longer than the data set")
         if len(index) > MAX_ELEMENTS:
             raise HeaderError("too_large", f"the data set has more than {MAX_ELEMENTS} elements")
     return found, end

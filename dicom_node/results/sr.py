@@ -21,12 +21,12 @@ from dicom_node.results.contour import graphic_data, slice_of_largest_area
 from dicom_node.results.equipment import (
     CODING_SCHEME,
     CODING_SCHEME_NAME,
-    DISCLAIMER,
     MANUFACTURER,
     MODEL_NAME,
     device_observer_uid,
 )
 from dicom_node.results.header import FrameReference, SourceImages, request_verbatim
+from dicom_node.results.remarks import analysed_remarks, common_remarks, not_analysed_words
 from dicom_node.results.request import Analysed, NotAnalysed, ResultRequest
 from dicom_node.results.seg import Mask, Segment
 from dicom_node.results.uids import Draft, placeholder, without_times
@@ -61,12 +61,12 @@ def draft_report(
     outcome = request.outcome
     if isinstance(outcome, Analysed):
         groups = _analysed_groups(outcome.result, sources, segmentations)
-        remarks = _analysed_remarks(outcome.result, request)
+        remarks = analysed_remarks(outcome.result, request)
         words = "AI prostate report"
         complete = not _INCOMPLETE & {finding.code for finding in outcome.result.quality}
     else:
         groups = [_not_analysed_group(outcome)]
-        remarks = [_not_analysed_words(outcome), *_common_remarks(request)]
+        remarks = [not_analysed_words(outcome), *common_remarks(request)]
         words, complete = "AI prostate report - NOT ANALYSED", False
     report = _report(groups, request, sources)
     report[0].ContentSequence.append(_remarks_container(remarks))
@@ -345,16 +345,6 @@ def _case_evaluations(result: CaseResult) -> list[sr.QualitativeEvaluation]:
 # --- the group of a study that was not analysed ----------------------------------------------
 
 
-def _not_analysed_words(outcome: NotAnalysed) -> str:
-    lead = {
-        "not_analysable": "NOT ANALYSED. This study was not analysed by the AI.",
-        "failed": "NOT ANALYSED. The analysis of this study by the AI failed.",
-    }[outcome.state]
-    return text.ascii_text(
-        f"{lead} Reason: {outcome.message} The absence of findings in this report means nothing."
-    )
-
-
 def _not_analysed_group(outcome: NotAnalysed) -> sr.MeasurementsAndQualitativeEvaluations:
     """Return a TID 1501 group: unlike TID 1411 it needs no region. No number, no "absent"."""
     quality = REASONS[outcome.reason].quality
@@ -366,7 +356,7 @@ def _not_analysed_group(outcome: NotAnalysed) -> sr.MeasurementsAndQualitativeEv
         ]
         or None,
     )
-    group[0].ContentSequence.append(_remark(_not_analysed_words(outcome)))
+    group[0].ContentSequence.append(_remark(not_analysed_words(outcome)))
     return group
 
 
@@ -384,33 +374,3 @@ def _remark(words: str) -> sr.TextContentItem:
 def _remarks_container(remarks: Sequence[str]) -> sr.ContainerContentItem:
     """Document-level statements (TID 1500, Qualitative Evaluations)."""
     return _container(codes.QUALITATIVE_EVALUATIONS, [_remark(words) for words in remarks])
-
-
-def _analysed_remarks(result: CaseResult, request: ResultRequest) -> list[str]:
-    release = result.release
-    summary = (
-        f"{len(result.findings)} region(s) marked by the AI."
-        if result.findings
-        else "The AI marked no region. This does not exclude cancer."
-    )
-    wording = (
-        []
-        if release.calibrated_on_real_cases
-        else ["The AI suspicion index is not a probability: it was not calibrated on real cases."]
-    )
-    quality = [f"Image quality: {finding.message}" for finding in result.quality]
-    model = f"Model: {release.name} {release.version}, weights SHA-256 {release.sha256}"
-    return [DISCLAIMER, summary, *wording, *quality, model, *_common_remarks(request)[1:]]
-
-
-def _common_remarks(request: ResultRequest) -> list[str]:
-    revision = [f"Revision {request.revision} of this report."] if request.revision > 1 else []
-    return [
-        DISCLAIMER,
-        *revision,
-        *(f"Series used: {series}" for series in request.selection.chosen),
-        *(f"Series not used: {series}" for series in request.selection.rejected),
-        f"Input SHA-256 {request.inputs_digest}",
-        f"Settings SHA-256 {request.config_digest}",
-        f"Software: {MODEL_NAME} {request.software_version}",
-    ]

@@ -49,6 +49,12 @@ def journal_settings(version: tuple[int, ...]) -> tuple[str, str]:
     return ("WAL", "FULL") if version >= _SAFE_WAL else ("DELETE", "EXTRA")
 
 
+def describe_sqlite() -> str:
+    """Say which SQLite this is and how its journal is run, for the doctor."""
+    journal, synchronous = journal_settings(sqlite3.sqlite_version_info)
+    return f"{sqlite3.sqlite_version}, journal_mode {journal}, synchronous {synchronous}"
+
+
 def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise StoreError("a database in memory is lost with the process", "name a file")
