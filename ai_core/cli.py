@@ -11,11 +11,14 @@ import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ai_core.errors import CoreError
+
+if TYPE_CHECKING:
+    from ai_core.sim.sites import Site
 
 app = typer.Typer(
     name="ai-core",
@@ -120,12 +123,12 @@ def simulate(
             progress.update(bar, completed=done, total=total)
 
         if anatomies:
-            build_cache(out, cases, seed, drawn, step, workers)
+            build_cache(out, cases, seed, sites=drawn, progress=step, workers=workers)
         else:
             simulate_to_folder(out, cases, seed, drawn, step)
 
 
-def _sites(path: Path | None) -> tuple[object, ...] | None:
+def _sites(path: Path | None) -> tuple[Site, ...] | None:
     if path is None:
         return None
     from ai_core.errors import InputError

@@ -144,7 +144,7 @@ def _sphericity(mask: Mask, spacing_zyx_mm: tuple[float, float, float]) -> float
         return 1.0
     equal = (3 * len(points) * float(np.prod(spacing_zyx_mm)) / (4 * np.pi)) ** (1 / 3)
     rms = float(np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean()))
-    return min(1.0, equal * np.sqrt(0.6) / max(rms, 1e-6))
+    return float(min(1.0, equal * 0.6**0.5 / max(rms, 1e-6)))
 
 
 def _capsule_contact(mask: Mask, scene: Scene) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
@@ -75,7 +76,7 @@ def _starts(t2w: Geometry, reach_mm: float) -> list[Vector3]:
     return [lps_of_index(t2w, ((nz - 1) / 2 + off / sz, *middle)) for off in offsets]
 
 
-def _look(image: object, t2w: Geometry, center: Vector3, release: Release) -> GlandFound:
+def _look(image: sitk.Image, t2w: Geometry, center: Vector3, release: Release) -> GlandFound:
     config = release.config
     grid = working_grid(t2w, center, config.gland_grid)
     values = whole_image_z(resample(image, grid), config.normalise)

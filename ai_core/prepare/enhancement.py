@@ -41,8 +41,8 @@ def enhancement_maps(
     base = np.maximum(baseline, 0.25 * float(baseline.mean()) + 1e-6)
 
     def mean_over(limits: tuple[float, float], fallback: int) -> tuple[FloatArray, float]:
-        chosen = np.flatnonzero((after >= limits[0]) & (after <= limits[1]))
-        chosen = chosen if chosen.size else np.array([fallback])
+        inside = (after >= limits[0]) & (after <= limits[1])
+        chosen = np.flatnonzero(inside).tolist() or [fallback]
         signal = np.mean([phases[i] for i in chosen], axis=0)
         return (signal - baseline) / base, float(after[chosen].mean())
 

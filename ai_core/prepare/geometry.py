@@ -52,7 +52,7 @@ def to_sitk(volume: Volume) -> sitk.Image:
 def geometry_of(image: sitk.Image) -> Geometry:
     """Return the grid of a three-dimensional SimpleITK image."""
     d = image.GetDirection()
-    rows = tuple((d[3 * i], d[3 * i + 1], d[3 * i + 2]) for i in range(3))
+    rows = ((d[0], d[1], d[2]), (d[3], d[4], d[5]), (d[6], d[7], d[8]))
     return Geometry(
         tuple(image.GetSize()), tuple(image.GetSpacing()), tuple(image.GetOrigin()), rows
     )

@@ -68,20 +68,22 @@ def gland_z(t2w: FloatArray, gland: Mask, rules: Normalise) -> FloatArray:
 
 def physical_adc(adc_um2_s: FloatArray, rules: Normalise) -> FloatArray:
     """ADC in 10^-3 mm^2/s, clipped; zero-filled background stays 0."""
-    return (np.clip(adc_um2_s, 0.0, rules.adc_limit_um2_s) / 1000.0).astype(np.float32)
+    clipped = np.clip(adc_um2_s, 0.0, rules.adc_limit_um2_s)
+    return np.asarray(clipped / 1000.0, dtype=np.float32)
 
 
 def gland_ratio(high_b: FloatArray, gland: Mask, rules: Normalise) -> FloatArray:
     """High-b signal divided by its median in the gland."""
     median = max(float(np.median(_tissue(high_b, gland))), 1e-6)
-    return np.clip(high_b / median, 0.0, rules.high_b_limit).astype(np.float32)
+    return np.asarray(np.clip(high_b / median, 0.0, rules.high_b_limit), dtype=np.float32)
 
 
 def enhancement_ratio(dce: FloatArray, gland: Mask, rules: Normalise) -> FloatArray:
     """DCE maps divided by the median early enhancement of the gland."""
     tissue = _tissue(dce[0], gland)
     median = max(float(np.median(tissue)), 0.05)
-    return np.clip(dce / median, -rules.dce_limit, rules.dce_limit).astype(np.float32)
+    limit = rules.dce_limit
+    return np.asarray(np.clip(dce / median, -limit, limit), dtype=np.float32)
 
 
 def network_input(images: Images, gland: Mask, rules: Normalise) -> FloatArray:

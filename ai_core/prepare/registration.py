@@ -90,8 +90,9 @@ def _method(start: sitk.Transform) -> sitk.ImageRegistrationMethod:
 def _image(t2w: FloatArray, grid: Geometry) -> sitk.Image:
     """T2W smoothed and thinned to about 2.4 mm in plane: diffusion shows no finer detail."""
     image = to_sitk(Volume(t2w, grid))
-    smooth = sitk.SmoothingRecursiveGaussian(image, 1.0)
-    return sitk.Shrink(smooth, [2, 2, 1])
+    smooth: sitk.Image = sitk.SmoothingRecursiveGaussian(image, 1.0)
+    small: sitk.Image = sitk.Shrink(smooth, [2, 2, 1])
+    return small
 
 
 def _largest_shift(transform: sitk.Euler3DTransform) -> float:

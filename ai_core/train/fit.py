@@ -144,7 +144,8 @@ def _youden(probability: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_])
         chosen = probability >= threshold
         return float(chosen[labels].mean() - chosen[~labels].mean())
 
-    return round(max(np.linspace(0.05, 0.95, 91).tolist(), key=index), 2)
+    thresholds = [step / 100 for step in range(5, 96)]
+    return max(thresholds, key=index)
 
 
 def figures(held_out: HeldOut, release: Release) -> dict[str, float]:

@@ -121,7 +121,7 @@ class PhaseRun:
                 "Lower its learning rate, or look at the data.",
             )
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
         self.optimiser.step()
         self._update_average()

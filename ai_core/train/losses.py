@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from monai.losses import DiceLoss, FocalLoss, TverskyLoss
+from monai.losses.dice import DiceLoss
+from monai.losses.focal_loss import FocalLoss
+from monai.losses.tversky import TverskyLoss
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +27,8 @@ def zone_loss(logits: Tensor, zones: Tensor) -> Tensor:
     cross_entropy = F.cross_entropy(logits, zones)
     by_zone = _DICE(probability[:, 1:], truth[:, 1:])
     whole = _DICE(1 - probability[:, :1], 1 - truth[:, :1])
-    return cross_entropy + by_zone + whole
+    total: Tensor = cross_entropy + by_zone + whole
+    return total
 
 
 def gland_loss(logits: Tensor, presence: Tensor, zones: Tensor, has_gland: Tensor) -> Tensor:
@@ -43,7 +46,8 @@ def gland_loss(logits: Tensor, presence: Tensor, zones: Tensor, has_gland: Tenso
 
 def lesion_loss(logits: Tensor, lesion: Tensor) -> Tensor:
     """Focal + Tversky against a mask of the same shape."""
-    return FOCAL_WEIGHT * _FOCAL(logits, lesion) + _TVERSKY(logits, lesion)
+    total: Tensor = FOCAL_WEIGHT * _FOCAL(logits, lesion) + _TVERSKY(logits, lesion)
+    return total
 
 
 def localization_loss(

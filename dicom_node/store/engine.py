@@ -51,15 +51,20 @@ def journal_settings(version: tuple[int, ...]) -> tuple[str, str]:
 
 def describe_sqlite() -> str:
     """Say which SQLite this is and how its journal is run, for the doctor."""
-    journal, synchronous = journal_settings(sqlite3.sqlite_version_info)
+    journal, synchronous = journal_settings(sqlite_version())
     return f"{sqlite3.sqlite_version}, journal_mode {journal}, synchronous {synchronous}"
+
+
+def sqlite_version() -> tuple[int, ...]:
+    """Return the version of the SQLite library that this Python uses."""
+    return sqlite3.sqlite_version_info
 
 
 def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise StoreError("a database in memory is lost with the process", "name a file")
     engine = create_engine(url, pool_size=4, max_overflow=60, connect_args={"timeout": BUSY_S})
-    journal, synchronous = journal_settings(sqlite3.sqlite_version_info)
+    journal, synchronous = journal_settings(sqlite_version())
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
