@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from ai_core.config import Grid
 from ai_core.errors import GeometryError
-from ai_core.geometry import grid_around
+from ai_core.geometry import grid_around, index_of_lps, lps_of_index
 from ai_core.types import FloatArray, Geometry, LabelArray, Vector3, Volume
 
 DETERMINANT_TOLERANCE = 0.05
@@ -105,39 +105,54 @@ def _smoothed(image: sitk.Image, target: Geometry) -> sitk.Image:
     return result
 
 
+def resample_map(
+    values: FloatArray, source: Geometry, target: Geometry, interpolator: int = sitk.sitkLinear
+) -> FloatArray:
+    """Resample a map from one grid to another, 0 outside; only where the two overlap is computed."""
+    result = np.zeros(target.shape_zyx, dtype=np.float32)
+    window = _overlap(source, target)
+    if window is None:
+        return result
+    (z0, z1), (y0, y1), (x0, x1) = window
+    part = Geometry(
+        (x1 - x0, y1 - y0, z1 - z0),
+        target.spacing_xyz_mm,
+        lps_of_index(target, (z0, y0, x0)),
+        target.direction,
+    )
+    out = sitk.Resample(
+        to_sitk(Volume(values, source)),
+        list(part.size_xyz),
+        sitk.Transform(),
+        interpolator,
+        list(part.origin_lps_mm),
+        list(part.spacing_xyz_mm),
+        [v for row in part.direction for v in row],
+        0.0,
+    )
+    result[z0:z1, y0:y1, x0:x1] = sitk.GetArrayFromImage(out)
+    return result
+
+
 def resample_labels(labels: LabelArray, source: Geometry, target: Geometry) -> LabelArray:
     """Nearest-neighbour resampling of a label image, 0 outside."""
-    image = to_sitk(Volume(labels, source))
-    filled = resample_nearest(image, target)
-    return np.asarray(filled, dtype=np.uint8)
+    values = resample_map(labels.astype(np.float32), source, target, sitk.sitkNearestNeighbor)
+    return values.astype(np.uint8)
 
 
-def resample_nearest(image: sitk.Image, target: Geometry) -> FloatArray:
-    """Nearest-neighbour resampling without smoothing."""
-    out = sitk.Resample(
-        image,
-        list(target.size_xyz),
-        sitk.Transform(),
-        sitk.sitkNearestNeighbor,
-        list(target.origin_lps_mm),
-        list(target.spacing_xyz_mm),
-        [v for row in target.direction for v in row],
-        0.0,
-    )
-    return np.asarray(sitk.GetArrayFromImage(out), dtype=np.float32)
-
-
-def resample_map(values: FloatArray, source: Geometry, target: Geometry) -> FloatArray:
-    """Linear resampling of a map from a working grid to another grid, 0 outside."""
-    image = to_sitk(Volume(values, source))
-    out = sitk.Resample(
-        image,
-        list(target.size_xyz),
-        sitk.Transform(),
-        sitk.sitkLinear,
-        list(target.origin_lps_mm),
-        list(target.spacing_xyz_mm),
-        [v for row in target.direction for v in row],
-        0.0,
-    )
-    return np.asarray(sitk.GetArrayFromImage(out), dtype=np.float32)
+def _overlap(source: Geometry, target: Geometry) -> tuple[tuple[int, int], ...] | None:
+    """Index ranges z, y, x of the target that hold all of the source, or None."""
+    nz, ny, nx = source.shape_zyx
+    corners = [
+        index_of_lps(target, lps_of_index(source, (z, y, x)))
+        for z in (-0.5, nz - 0.5)
+        for y in (-0.5, ny - 0.5)
+        for x in (-0.5, nx - 0.5)
+    ]
+    low = np.floor(np.min(corners, axis=0)).astype(int)
+    high = np.ceil(np.max(corners, axis=0)).astype(int) + 1
+    ranges = [
+        (int(max(0, a)), int(min(n, b)))
+        for a, b, n in zip(low, high, target.shape_zyx, strict=True)
+    ]
+    return tuple(ranges) if all(a < b for a, b in ranges) else None
