@@ -66,12 +66,13 @@ def _run(study: Path, out: Path, console: Console) -> int:
     uid = _study_uid(files, study)
     if out.exists():
         shutil.rmtree(out)
+    out.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="dicom-node-demo-") as scratch:
         folder = Path(scratch)
         pacs = PacsStandIn("DEMO_PACS", folder / "pacs")
         pacs_port = pacs.start()
         try:
-            with _running_node(folder, pacs_port, console) as node:
+            with _running_node(folder, pacs_port, out / "node.log", console) as node:
                 sent_at = time.monotonic()
                 console.print(f"sending {len(files)} images to {node.ae_title} by C-STORE ...")
                 pacs.send(files, host="127.0.0.1", port=node.port, ae_title=node.ae_title)
@@ -110,14 +111,17 @@ def _study_uid(files: list[Path], folder: Path) -> str:
 
 
 @contextmanager
-def _running_node(folder: Path, pacs_port: int, console: Console) -> Iterator[_Node]:
+def _running_node(
+    folder: Path, pacs_port: int, log_file: Path, console: Console
+) -> Iterator[_Node]:
     """Start `dicom-node serve` as an administrator would, and stop it at the end."""
     config_file = folder / "node.toml"
     write_file(config_file, [_configuration(pacs_port).encode()])
     command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(config_file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with log_file.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        port = _await_ready(process, console)
+        port = _await_ready(process, console, log_file)
         yield _Node("PROSTATE_AI", port, config_file)
     finally:
         process.terminate()
@@ -146,7 +150,7 @@ receives_results = true
 """
 
 
-def _await_ready(process: subprocess.Popen[str], console: Console) -> int:
+def _await_ready(process: subprocess.Popen[str], console: Console, log_file: Path) -> int:
     port = 0
     for line in process.stdout or ():
         text = line.strip()
@@ -156,7 +160,7 @@ def _await_ready(process: subprocess.Popen[str], console: Console) -> int:
         console.print(text, style="dim")
         if text.startswith("DICOM "):
             port = int(text.rsplit(":", 1)[1])
-    raise NodeError("the node did not start", "see the lines above")
+    raise NodeError("the node did not start", f"see {log_file}")
 
 
 def _wait_for_results(node: _Node, uid: str, console: Console) -> dict[str, object]:
@@ -178,7 +182,7 @@ def _wait_for_results(node: _Node, uid: str, console: Console) -> dict[str, obje
             time.sleep(0.2)
     finally:
         store.close()
-    raise NodeError(f"no result after {WAIT_LIMIT_S:.0f} s", "see the log above")
+    raise NodeError(f"no result after {WAIT_LIMIT_S:.0f} s", "see node.log in the output folder")
 
 
 def _timings(node: _Node) -> dict[str, float]:

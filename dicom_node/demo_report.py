@@ -21,7 +21,7 @@ _NUMBERS = {  # concept code of a measurement -> column of the table
     "118565006": "volume, ml",
     "103339001": "longest diameter, mm",
     "113041": "mean ADC, um2/s",
-    "CSPCA-LIK": "AI suspicion index, %",
+    "AI-SUSPICION": "AI suspicion index, %",
 }
 _MEASUREMENT_GROUP = "125007"
 _TRACKING_IDENTIFIER = "112039"

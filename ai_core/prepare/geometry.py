@@ -108,7 +108,7 @@ def _smoothed(image: sitk.Image, target: Geometry) -> sitk.Image:
 def resample_map(
     values: FloatArray, source: Geometry, target: Geometry, interpolator: int = sitk.sitkLinear
 ) -> FloatArray:
-    """Resample a map from one grid to another, 0 outside; only where the two overlap is computed."""
+    """Resample a map from one grid to another, 0 outside; computed only where they overlap."""
     result = np.zeros(target.shape_zyx, dtype=np.float32)
     window = _overlap(source, target)
     if window is None:
