@@ -33,6 +33,7 @@ from dicom_node.store.store import Store
 QUIET_S = 2.0
 PATIENCE_S = 6.0
 WAIT_LIMIT_S = 300.0
+LOG_NAME = "node.log"
 FINAL = {"delivered", "not_analysable", "failed", "held"}
 
 
@@ -64,15 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(study: Path, out: Path, console: Console) -> int:
     files = dicom_files(study)
     uid = _study_uid(files, study)
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
+    _make_output_folder(out)
     with tempfile.TemporaryDirectory(prefix="dicom-node-demo-") as scratch:
         folder = Path(scratch)
         pacs = PacsStandIn("DEMO_PACS", folder / "pacs")
         pacs_port = pacs.start()
         try:
-            with _running_node(folder, pacs_port, out / "node.log", console) as node:
+            with _running_node(folder, pacs_port, out / LOG_NAME, console) as node:
                 sent_at = time.monotonic()
                 console.print(f"sending {len(files)} images to {node.ae_title} by C-STORE ...")
                 pacs.send(files, host="127.0.0.1", port=node.port, ae_title=node.ae_title)
@@ -82,6 +81,15 @@ def _run(study: Path, out: Path, console: Console) -> int:
             return _report(row, timings, pacs, files, out, stored_s, console)
         finally:
             pacs.stop()
+
+
+def _make_output_folder(out: Path) -> None:
+    """Empty the folder of an earlier demo; never one that holds something else."""
+    if out.exists() and any(out.iterdir()) and not (out / LOG_NAME).exists():
+        raise NodeError(f"{out} is not empty and not of an earlier demo", "give another --out")
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
 
 
 def dicom_files(folder: Path) -> list[Path]:

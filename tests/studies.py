@@ -25,7 +25,7 @@ class StudyMaker:
         """A small examination with a significant lesion."""
         if self._study is None:
             self._study = simulate_study(
-                11, lesion=True, planes=("axial",), t2w_matrix=160, slices=20, dce_phases=3
+                7, lesion=True, planes=("axial",), t2w_matrix=224, slices=20, dce_phases=3
             )
         return self._study
 
