@@ -1,7 +1,7 @@
 """From network outputs to the likelihood of a finding.
 
-Two logits are combined, that of the fused map's peak and that of the classifier, by a logistic
-model fitted on held-out cases. ``real_cases`` counts real examinations among them: while it is 0,
+Three log-odds are combined by a logistic model fitted on held-out cases: of the fused map, the
+classifier, and the feature model. ``real_cases`` counts real examinations among them: while it is 0,
 the likelihood is an AI suspicion index and not a probability.
 """
 
@@ -22,16 +22,18 @@ class Calibration(BaseModel):
 
     map_weight: float = 0.5
     classifier_weight: float = 0.5
+    feature_weight: float = 0.0
     intercept: float = 0.0
     report_from: Annotated[float, Field(ge=0, le=1)] = 0.05
     simulated_cases: int = 0
     real_cases: int = 0
 
-    def likelihood(self, heat: float, classifier_logit: float) -> float:
-        """Likelihood 0-1 of a candidate with the given map peak (0-1) and classifier logit."""
+    def likelihood(self, heat: float, classifier_logit: float, significance: float) -> float:
+        """Likelihood 0-1 of a candidate: map peak (0-1), classifier logit, feature model (0-1)."""
         combined = (
             self.map_weight * logit(heat)
             + self.classifier_weight * classifier_logit
+            + self.feature_weight * logit(significance)
             + self.intercept
         )
         return sigmoid(combined)

@@ -52,6 +52,7 @@ class Nets(_Part):
     """Channel widths."""
 
     gland: tuple[int, ...] = (16, 32, 64, 96)
+    presence: int = 16
     modality: tuple[int, ...] = (16, 32, 48)
     fusion: tuple[int, ...] = (16, 32, 64)
     classifier: tuple[int, ...] = (32, 48, 64)
@@ -111,13 +112,14 @@ class Training(_Part):
     workers: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_minutes: float = 2.0
-    absent_gland: Fraction = 0.15
+    absent_gland: Fraction = 0.5
     gland_offset_mm: ZyxMm = (10.0, 16.0, 11.0)
     lesion_offset_mm: ZyxMm = (5.0, 4.0, 4.0)
     held_out: Fraction = 0.1
-    calibration_cases: int = 120
+    calibration_cases: int = 240
     dropout: ModalityDropout = ModalityDropout()
     gland: Phase = Phase(steps=2400, max_minutes=16, batch=2, learning_rate=2.5e-3)
+    presence: Phase = Phase(steps=400, max_minutes=4, batch=4, learning_rate=2e-3, ema=0.98)
     localize: Phase = Phase(steps=2000, max_minutes=25, batch=2)
     classify: Phase = Phase(steps=400, max_minutes=8, batch=2, learning_rate=1.5e-3)
     joint: Phase = Phase(steps=150, max_minutes=5, batch=2, learning_rate=2e-4)

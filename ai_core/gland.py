@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from ai_core.candidates import CUBE_26
 from ai_core.geometry import centre_lps, lps_of_index
-from ai_core.nets.gland import GlandFinder
+from ai_core.nets.gland import gland_probability
 from ai_core.prepare.geometry import resample, to_sitk, working_grid
 from ai_core.prepare.normalise import whole_image_z
 from ai_core.release import Release
@@ -80,23 +80,22 @@ def _look(image: sitk.Image, t2w: Geometry, center: Vector3, release: Release) -
     config = release.config
     grid = working_grid(t2w, center, config.gland_grid)
     values = whole_image_z(resample(image, grid), config.normalise)
-    probability, presence = _infer(values, release.gland, release.device)
+    probability, presence = _infer(values, release)
     return judge(probability, presence, grid, release)
 
 
 @torch.inference_mode()
-def _infer(
-    image: FloatArray, network: GlandFinder, device: torch.device
-) -> tuple[FloatArray, float]:
-    """Gland probability averaged over the image and its mirror image.
+def _infer(image: FloatArray, release: Release) -> tuple[FloatArray, float]:
+    """Gland probability and presence, averaged over the image and its mirror image.
 
     The pair is one batch: two volumes take the fast convolution path on CPUs, one does not.
     """
-    single = torch.from_numpy(image)[None, None].to(device)
-    logits, presence = network(torch.cat([single, single.flip(-1)]))
-    zones = torch.softmax(logits, 1)
-    gland = 1 - (zones[0, 0] + zones[1, 0].flip(-1)) / 2
-    return gland.cpu().numpy(), float(torch.sigmoid(presence).mean())
+    single = torch.from_numpy(image)[None, None].to(release.device)
+    pair = torch.cat([single, single.flip(-1)])
+    gland = gland_probability(release.gland(pair))
+    presence = torch.sigmoid(release.presence(pair, gland)).mean()
+    mean = (gland[0, 0] + gland[1, 0].flip(-1)) / 2
+    return mean.cpu().numpy(), float(presence)
 
 
 def judge(probability: FloatArray, presence: float, grid: Geometry, release: Release) -> GlandFound:

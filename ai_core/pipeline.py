@@ -131,13 +131,13 @@ def _regions(view: _View, release: Release) -> list[Region]:
     scene = Scene(maps.image[0].cpu().numpy(), names, view.gland, view.zones, spacing)
     regions = []
     for candidate, score in zip(candidates, scores, strict=True):
-        table = candidate_features(candidate, scene)
+        significance = release.significance.probability(candidate_features(candidate, scene))
         regions.append(
             Region(
                 candidate,
-                release.calibration.likelihood(candidate.heat, score.logit),
+                release.calibration.likelihood(candidate.heat, score.logit, significance),
                 score.suspicion,
-                release.significance.probability(table),
+                significance,
                 score.spread,
                 _mean_adc(candidate, prepared),
             )

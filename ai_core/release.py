@@ -1,8 +1,8 @@
 """A release: trained weights with everything that is needed to use and to check them.
 
-Folder: ``gland.safetensors, localizer.safetensors, classifier.safetensors, config.json,
-calibration.json, significance.json, MODEL_CARD.md, manifest.json``. The manifest lists the SHA-256
-of every other file; the digest of the manifest names the release in results.
+Folder: weights of each network (``gland, presence, localizer, classifier``) as safetensors,
+``config.json, calibration.json, significance.json, MODEL_CARD.md, manifest.json``. The manifest
+lists the SHA-256 of every other file; the digest of the manifest names the release in results.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ai_core.calibration import Calibration
 from ai_core.config import CoreConfig
 from ai_core.errors import ReleaseError
 from ai_core.nets.classifier import Classifier
-from ai_core.nets.gland import GlandFinder
+from ai_core.nets.gland import GlandFinder, PresenceNet, gland_probability
 from ai_core.nets.localizer import MODALITIES, Localizer
 from ai_core.significance import SignificanceModel
 from ai_core.types import ReleaseInfo
 
 PACKAGED = Path(__file__).parent / "releases"
 PACKAGED_NAME = "first"
-NETWORKS = ("gland", "localizer", "classifier")
+NETWORKS = ("gland", "presence", "localizer", "classifier")
 MANIFEST = "manifest.json"
 FILES = (
     *(f"{name}.safetensors" for name in NETWORKS),
@@ -49,6 +49,7 @@ class Release:
     info: ReleaseInfo
     config: CoreConfig
     gland: GlandFinder
+    presence: PresenceNet
     localizer: Localizer
     classifier: Classifier
     calibration: Calibration
@@ -74,11 +75,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def build_networks(config: CoreConfig) -> tuple[GlandFinder, Localizer, Classifier]:
+def build_networks(config: CoreConfig) -> tuple[GlandFinder, PresenceNet, Localizer, Classifier]:
     """Untrained networks of a configuration."""
     nets = config.nets
     return (
         GlandFinder(nets.gland),
+        PresenceNet(nets.presence),
         Localizer(nets.modality, nets.fusion),
         Classifier(nets.classifier),
     )
@@ -103,9 +105,11 @@ def load_release(path: Path | None = None, device: str = "auto") -> Release:
     for name, network in zip(NETWORKS, networks, strict=True):
         _fill(network, name, files[f"{name}.safetensors"])
         network.eval().to(where)
-    gland, localizer, classifier = networks
+    gland, presence, localizer, classifier = networks
     info = ReleaseInfo(config.name, config.version, digest, calibration.real_cases > 0)
-    release = Release(info, config, gland, localizer, classifier, calibration, significance, where)
+    release = Release(
+        info, config, gland, presence, localizer, classifier, calibration, significance, where
+    )
     _probe(release)
     return release
 
@@ -191,7 +195,9 @@ def _probe(release: Release) -> None:
     """Run each network once on a small constant input; refuse what is not a number."""
     config, device = release.config, release.device
     present = torch.ones(len(MODALITIES), device=device)
-    zones, presence = release.gland(torch.zeros(2, 1, 8, 32, 32, device=device))
+    image = torch.zeros(2, 1, 8, 32, 32, device=device)
+    zones = release.gland(image)
+    presence = release.presence(image, gland_probability(zones))
     local = release.localizer(torch.zeros(2, 5, 8, 32, 32, device=device), present)
     shape = config.patches.shape_zyx
     patch = torch.zeros(2, release.classifier.channels, *shape, device=device)

@@ -64,17 +64,21 @@ def roughly(rng: Rng, gland: Mask) -> Mask:
 
 @dataclass(frozen=True)
 class GlandSamples:
-    """Images for the gland finder: T2W, zones, and whether there is a gland."""
+    """Images for the gland finder: T2W, zones, and whether there is a gland.
+
+    ``absent``: share of volumes without a prostate.
+    """
 
     source: Source
     config: CoreConfig
-    phase: str = "gland"
+    phase: str
+    size: int
+    absent: float
 
     def batch(self, index: int) -> Batch:
         """Batch ``index``: ``image`` (n,1,z,y,x), ``zones`` (n,z,y,x), ``has_gland`` (n,)."""
-        training = self.config.training
-        rng = generator(training.seed, self.phase, index)
-        pairs = [self._one(rng) for _ in range(training.gland.batch)]
+        rng = generator(self.config.training.seed, self.phase, index)
+        pairs = [self._one(rng) for _ in range(self.size)]
         zones = torch.from_numpy(np.stack([zones for _, zones in pairs])).long()
         return {
             "image": torch.from_numpy(np.stack([image for image, _ in pairs]))[:, None],
@@ -85,7 +89,7 @@ class GlandSamples:
     def _one(self, rng: Rng) -> tuple[FloatArray, npt.NDArray[np.uint8]]:
         config = self.config
         grid = config.gland_grid
-        if rng.random() < config.training.absent_gland:
+        if rng.random() < self.absent:
             t2w, zones = no_prostate(rng, grid.shape_zyx), np.zeros(grid.shape_zyx, np.uint8)
         else:
             drawn = render(self.source, rng, grid, config.training.gland_offset_mm, ("t2w",))

@@ -14,19 +14,22 @@ from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from ai_core.calibration import Calibration, logit
+from ai_core.calibration import Calibration, logit, sigmoid
 from ai_core.features import FEATURES, Features, Scene, candidate_features
 from ai_core.localize import classify, localize
+from ai_core.nets.gland import gland_probability
 from ai_core.nets.localizer import MODALITIES
 from ai_core.release import Release
-from ai_core.significance import SignificanceModel
+from ai_core.significance import STANDARDISED_LIMIT, SignificanceModel
 from ai_core.train.data import Batch, LesionSamples, stream
 from ai_core.train.matching import match
 from ai_core.train.phases import found_places, truth_of
 from ai_core.train.run import LATE_DROPOUT
 from ai_core.train.source import Source
 
+Vector = npt.NDArray[np.float64]
 FALSE_POSITIVES_PER_CASE = 1.0
+FOLDS = 5
 STRENGTH = 0.3  # inverse regularisation of the logistic models
 
 
@@ -90,42 +93,63 @@ def _dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], label: int) ->
 
 
 def fit_calibration(held_out: HeldOut) -> Calibration:
-    """Combine map and classifier; report from where one false candidate per case remains."""
+    """Combine map, classifier and features; report from where one false candidate a case remains.
+
+    The feature model's part comes from cross-validation over cases, so that its weight is not that
+    of a model that has seen the answers.
+    """
     rows = [row for row in held_out.rows if row.case % 2 == 0]
-    inputs = np.array([[logit(row.heat), row.logit] for row in rows])
     labels = np.array([row.significant for row in rows])
-    if len(set(labels.tolist())) < 2:
-        return Calibration(simulated_cases=len(held_out.significant))
+    blank = Calibration(simulated_cases=len(held_out.significant))
+    if len({row.case for row in rows if row.significant}) < FOLDS:
+        return blank
+    inputs = np.array(
+        [
+            [logit(row.heat), row.logit, logit(seen)]
+            for row, seen in zip(rows, _unseen(rows), strict=True)
+        ]
+    )
     model = LogisticRegression(C=STRENGTH).fit(inputs, labels)
-    first = Calibration(
-        map_weight=float(max(model.coef_[0, 0], 0.0)),
-        classifier_weight=float(max(model.coef_[0, 1], 0.0)),
-        intercept=float(model.intercept_[0]),
-        simulated_cases=len(held_out.significant),
+    weights = np.maximum(model.coef_[0], 0.0)
+    first = blank.model_copy(
+        update={
+            "map_weight": float(weights[0]),
+            "classifier_weight": float(weights[1]),
+            "feature_weight": float(weights[2]),
+            "intercept": float(model.intercept_[0]),
+        }
     )
-    wrong = sorted(
-        (first.likelihood(r.heat, r.logit) for r in rows if not r.significant), reverse=True
-    )
-    allowed = int(
-        FALSE_POSITIVES_PER_CASE * sum(1 for case in held_out.significant if case % 2 == 0)
-    )
-    threshold = wrong[allowed] if allowed < len(wrong) else 0.0
+    odds = inputs @ weights + first.intercept
+    wrong = np.sort(odds[~labels])[::-1]
+    cases = sum(1 for case in held_out.significant if case % 2 == 0)
+    allowed = int(FALSE_POSITIVES_PER_CASE * cases)
+    threshold = sigmoid(float(wrong[allowed])) if allowed < len(wrong) else 0.0
     return first.model_copy(update={"report_from": round(threshold, 4)})
+
+
+def _unseen(rows: list[Row]) -> list[float]:
+    """Return the feature model's probability of each row, fitted without the row's case."""
+    cases = sorted({row.case for row in rows})
+    fold = {case: index % FOLDS for index, case in enumerate(cases)}
+    models = [_fit([row for row in rows if fold[row.case] != f]) for f in range(FOLDS)]
+    return [models[fold[row.case]].probability(row.features) for row in rows]
 
 
 def fit_significance(held_out: HeldOut) -> SignificanceModel:
     """Logistic model on standardised features; the label's threshold maximises Youden's index."""
-    rows = [row for row in held_out.rows if row.case % 2 == 0]
+    return _fit([row for row in held_out.rows if row.case % 2 == 0])
+
+
+def _fit(rows: list[Row]) -> SignificanceModel:
+    count = len(FEATURES)
     table = np.array(
         [[np.nan if (v := row.features[name]) is None else v for name in FEATURES] for row in rows]
-    )
-    labels = np.array([row.significant for row in rows])
-    mean = np.nan_to_num(np.nanmean(table, axis=0)) if rows else np.zeros(len(FEATURES))
-    spread = np.nan_to_num(np.nanstd(table, axis=0), nan=1.0) if rows else np.ones(len(FEATURES))
-    spread = np.where(spread > 1e-6, spread, 1.0)
-    weight, intercept, threshold = np.zeros(len(FEATURES)), 0.0, 0.5
+    ).reshape(-1, count)
+    labels = np.array([row.significant for row in rows], dtype=bool)
+    mean, spread = _moments(table)
+    weight, intercept, threshold = np.zeros(count), 0.0, 0.5
     if len(set(labels.tolist())) == 2:
-        z = np.nan_to_num((table - mean) / spread).clip(-4, 4)
+        z = np.nan_to_num((table - mean) / spread).clip(-STANDARDISED_LIMIT, STANDARDISED_LIMIT)
         model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(z, labels)
         weight, intercept = model.coef_[0], float(model.intercept_[0])
         threshold = _youden(model.predict_proba(z)[:, 1], labels)
@@ -137,6 +161,16 @@ def fit_significance(held_out: HeldOut) -> SignificanceModel:
         intercept=round(intercept, 6),
         significant_from=threshold,
     )
+
+
+def _moments(table: npt.NDArray[np.float64]) -> tuple[Vector, Vector]:
+    """Return mean and spread of each column, over the values there are."""
+    known = np.isfinite(table)
+    number = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, table, 0.0).sum(axis=0) / number
+    variance = np.where(known, (table - mean) ** 2, 0.0).sum(axis=0) / number
+    spread = np.sqrt(variance)
+    return mean, np.where(spread > 1e-6, spread, 1.0)
 
 
 def _youden(probability: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> float:
@@ -158,7 +192,8 @@ def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
     by_case: dict[int, list[tuple[float, Row]]] = {case: [] for case in cases}
     for row in held_out.rows:
         if row.case in by_case:
-            by_case[row.case].append((calibration.likelihood(row.heat, row.logit), row))
+            seen = significance.probability(row.features)
+            by_case[row.case].append((calibration.likelihood(row.heat, row.logit, seen), row))
     for case, pairs in by_case.items():
         pairs.sort(key=lambda pair: -pair[0])
         best[case] = pairs[0][0] if pairs else 0.0
@@ -172,6 +207,7 @@ def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
     lesions = sum(held_out.significant[case] for case in cases)
     rows = [row for case in cases for _, row in by_case[case]]
     dice = np.array(held_out.zone_dice)[cases] if cases else np.zeros((1, 2))
+    combined = [calibrated for case in cases for calibrated, _ in by_case[case]]
     return {
         "cases": float(len(cases)),
         "positive_cases": float(len(positive)),
@@ -186,6 +222,7 @@ def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
         "candidate_auroc_features": _auroc(
             [significance.probability(r.features) for r in rows], [r.significant for r in rows]
         ),
+        "candidate_auroc_likelihood": _auroc(combined, [r.significant for r in rows]),
         "dice_pz": float(dice[:, 0].mean()),
         "dice_tz": float(dice[:, 1].mean()),
     }
@@ -202,7 +239,9 @@ def gland_dice(release: Release, batches: list[Batch]) -> dict[str, float]:
     """Dice of the finder, and how often it says rightly whether there is a gland."""
     dice, right = [], []
     for batch in batches:
-        logits, presence = release.gland(batch["image"].to(release.device))
+        image = batch["image"].to(release.device)
+        logits = release.gland(image)
+        presence = release.presence(image, gland_probability(logits))
         there = batch["has_gland"] > 0.5
         right += ((presence.cpu() > 0) == there).tolist()
         for found, truth, has in zip(logits.argmax(1).cpu(), batch["zones"], there, strict=True):

@@ -31,19 +31,6 @@ def zone_loss(logits: Tensor, zones: Tensor) -> Tensor:
     return total
 
 
-def gland_loss(logits: Tensor, presence: Tensor, zones: Tensor, has_gland: Tensor) -> Tensor:
-    """Zones where there is a prostate, and whether there is one.
-
-    Volumes without a prostate train the presence head alone: taught as background, they make the
-    outline timid on tissue that was never simulated.
-    """
-    there = F.binary_cross_entropy_with_logits(presence, has_gland)
-    chosen = has_gland > 0.5
-    if not bool(chosen.any()):
-        return there
-    return zone_loss(logits[chosen], zones[chosen]) + there
-
-
 def lesion_loss(logits: Tensor, lesion: Tensor) -> Tensor:
     """Focal + Tversky against a mask of the same shape."""
     total: Tensor = FOCAL_WEIGHT * _FOCAL(logits, lesion) + _TVERSKY(logits, lesion)

@@ -56,7 +56,8 @@ NAMES = {
     "first_two_hit": "Positive cases with a hit among the first two findings",
     "candidate_auroc_map": "AUROC by candidate, map alone",
     "candidate_auroc_classifier": "AUROC by candidate, classifier",
-    "candidate_auroc_features": "AUROC by candidate, significance model",
+    "candidate_auroc_features": "AUROC by candidate, significance model on features",
+    "candidate_auroc_likelihood": "AUROC by candidate, likelihood (all three)",
 }
 
 
@@ -77,16 +78,19 @@ def make_release(
         release.info,
         config,
         release.gland,
+        release.presence,
         release.localizer,
         release.classifier,
         calibration,
         significance,
         release.device,
     )
-    batches = stream(GlandSamples(source, config, "gland-check").batch, 0, config.training.workers)
-    count = min(GLAND_CASES, config.training.calibration_cases) // config.training.gland.batch
+    check = stream(
+        GlandSamples(source, config, "gland-check", 2, 0.5).batch, 0, config.training.workers
+    )
+    count = min(GLAND_CASES, config.training.calibration_cases) // 2
     values = figures(held_out, fitted)
-    values |= gland_dice(fitted, [next(batches) for _ in range(max(1, count))])
+    values |= gland_dice(fitted, [next(check) for _ in range(max(1, count))])
     trained = len(Source(tuple(data), every))
     card = _card(config, calibration, values, trained)
     write_release(folder, config, weights, calibration, significance, card)

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from ai_core.candidates import Candidate, extract_candidates
 from ai_core.config import CoreConfig
 from ai_core.nets.classifier import Classifier, corn_loss, cut_patches, stack_channels
-from ai_core.nets.gland import GlandFinder
+from ai_core.nets.gland import GlandFinder, PresenceNet, gland_probability
 from ai_core.nets.localizer import Localization, Localizer
-from ai_core.train.losses import gland_loss, localization_loss
+from ai_core.train.losses import localization_loss, zone_loss
 from ai_core.train.matching import Match, Truth, match
 from ai_core.types import FloatArray
 
@@ -45,15 +45,40 @@ class JointModel(nn.Module):
         return self
 
 
+class PresenceModel(nn.Module):
+    """The presence network on a finished gland finder."""
+
+    def __init__(self, finder: GlandFinder, presence: PresenceNet) -> None:
+        super().__init__()
+        self.finder, self.presence = finder, presence
+        self.finder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> PresenceModel:
+        """Training mode; the finder stays as in use."""
+        super().train(mode)
+        self.finder.eval()
+        return self
+
+
 def gland_step(network: nn.Module, batch: Batch) -> Result:
-    """Phase 0: gland, zones, presence."""
+    """Phase 0: gland and zones."""
     assert isinstance(network, GlandFinder)  # noqa: S101 - narrows the type
-    logits, presence = network(batch["image"])
-    loss = gland_loss(logits, presence, batch["zones"], batch["has_gland"])
+    logits = network(batch["image"])
     with torch.no_grad():
         found, truth = logits.argmax(1) > 0, batch["zones"] > 0
         dice = 2 * (found & truth).sum() / (found.sum() + truth.sum()).clamp(min=1)
-    return loss, {"dice": float(dice)}
+    return zone_loss(logits, batch["zones"]), {"dice": float(dice)}
+
+
+def presence_step(network: nn.Module, batch: Batch) -> Result:
+    """After phase 0: is there a prostate, from the layout of T2W and of what was found."""
+    assert isinstance(network, PresenceModel)  # noqa: S101 - narrows the type
+    with torch.no_grad():
+        gland = gland_probability(network.finder(batch["image"]))
+    logit = network.presence(batch["image"], gland)
+    loss = F.binary_cross_entropy_with_logits(logit, batch["has_gland"])
+    right = ((logit > 0) == (batch["has_gland"] > 0.5)).float().mean()
+    return loss, {"right": float(right)}
 
 
 def localize_step(network: nn.Module, batch: Batch) -> Result:

@@ -16,7 +16,14 @@ from ai_core.errors import InputError
 from ai_core.release import build_networks, choose_device
 from ai_core.train.data import Batch, GlandSamples, LesionSamples, stream
 from ai_core.train.loop import PhasePlan, PhaseRun
-from ai_core.train.phases import ClassifyStep, JointModel, gland_step, localize_step
+from ai_core.train.phases import (
+    ClassifyStep,
+    JointModel,
+    PresenceModel,
+    gland_step,
+    localize_step,
+    presence_step,
+)
 from ai_core.train.source import Source
 
 logger = logging.getLogger(__name__)
@@ -38,8 +45,10 @@ class Training:
     def all_phases(self) -> dict[str, Weights]:
         """Weights of the gland finder, localizer and classifier after all phases."""
         torch.manual_seed(self.config.training.seed)
-        gland, localizer, classifier = build_networks(self.config)
+        gland, presence, localizer, classifier = build_networks(self.config)
         gland_weights = self._gland(gland)
+        gland.load_state_dict(gland_weights)
+        presence_weights = self._presence(PresenceModel(gland, presence))
         local = self._localize(localizer)
         localizer.load_state_dict(local)
         joint = JointModel(localizer, classifier, freeze=True)
@@ -48,14 +57,21 @@ class Training:
         both = self._joint("joint", final, self.config.training.joint)
         return {
             "gland": gland_weights,
+            "presence": presence_weights,
             "localizer": _part(both, "localizer."),
             "classifier": _part(both, "classifier."),
         }
 
     def _gland(self, network: nn.Module) -> Weights:
-        samples = GlandSamples(self.source, self.config)
-        plan = self._plan("gland", self.config.training.gland, samples, gland_step)
-        return self._phase(plan, network)
+        budget = self.config.training.gland
+        samples = GlandSamples(self.source, self.config, "gland", budget.batch, 0.0)
+        return self._phase(self._plan("gland", budget, samples, gland_step), network)
+
+    def _presence(self, network: PresenceModel) -> Weights:
+        budget, absent = self.config.training.presence, self.config.training.absent_gland
+        samples = GlandSamples(self.source, self.config, "presence", budget.batch, absent)
+        plan = self._plan("presence", budget, samples, presence_step)
+        return _part(self._phase(plan, network), "presence.")
 
     def _localize(self, network: nn.Module) -> Weights:
         training = self.config.training

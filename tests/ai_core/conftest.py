@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -23,6 +22,7 @@ def small_config(**training: object) -> CoreConfig:
     settings = {
         "workers": 0,
         "gland": few,
+        "presence": few,
         "localize": few,
         "classify": few,
         "joint": few,
@@ -32,7 +32,9 @@ def small_config(**training: object) -> CoreConfig:
     return CoreConfig(
         name="tiny",
         version="0.0.1",
-        nets=Nets(gland=(4, 8), modality=(4, 8, 8), fusion=(4, 8, 8), classifier=(4, 8, 8)),
+        nets=Nets(
+            gland=(4, 8), presence=4, modality=(4, 8, 8), fusion=(4, 8, 8), classifier=(4, 8, 8)
+        ),
         training=Training.model_validate(settings),
     )
 
@@ -82,8 +84,3 @@ def case(study: SimulatedStudy) -> Case:
         high_b=study.high_b,
         dce=study.dce,
     )
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    """A seeded generator."""
-    return np.random.default_rng(seed)

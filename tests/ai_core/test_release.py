@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ai_core.errors import ReleaseError
-from ai_core.release import FILES, PACKAGED, load_release
+from ai_core.release import FILES, NETWORKS, PACKAGED, load_release
 
 
 def test_a_written_release_loads_and_its_digest_is_that_of_the_manifest(
@@ -60,7 +60,7 @@ def _poison(path: Path) -> None:
     save_file(weights, path)
 
 
-@pytest.mark.parametrize("name", ["gland", "localizer", "classifier"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_weights_that_compute_nan_are_refused(tiny_release: Path, name: str) -> None:
     _rewrite(tiny_release, f"{name}.safetensors", _poison)
     with pytest.raises(ReleaseError, match="not numbers"):

@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
 
 def test_batches_depend_on_their_index_alone(cache: Path) -> None:
     config = small_config(held_out=0.5)
-    samples = GlandSamples(Source((cache,), 2), config)
+    samples = GlandSamples(Source((cache,), 2), config, "gland", 2, 0.5)
     batches = stream(samples.batch, 3, workers=0)
     third, fourth = next(batches), next(batches)
     assert torch.equal(third["image"], samples.batch(3)["image"])
@@ -131,6 +131,14 @@ def test_training_and_held_out_cases_are_apart(cache: Path) -> None:
     held_out = {Source((cache,), 2, held_out=True).case_at(i)[1] for i in range(10)}
     assert train_cases == {0, 2}
     assert held_out == {1, 3}
+
+
+def test_volumes_without_a_prostate_come_at_the_stated_rate(cache: Path) -> None:
+    samples = GlandSamples(Source((cache,), 0), small_config(), "presence", 1, 1.0)
+    batch = samples.batch(0)
+    assert batch["has_gland"].tolist() == [0.0]
+    assert not bool(batch["zones"].any())
+    assert float(batch["image"].std()) > 0.1
 
 
 def test_a_batch_without_a_modality_is_empty_there(cache: Path) -> None:

@@ -122,6 +122,12 @@ def _set(keyword: str, value: str) -> Callable[[Dataset], None]:
     return lambda dataset: setattr(dataset, keyword, value)
 
 
+def _brain(dataset: Dataset) -> None:
+    dataset.BodyPartExamined = "BRAIN"
+    dataset.StudyDescription = dataset.ProtocolName = "MRI brain"
+    dataset.SeriesDescription = dataset.SeriesDescription.replace("prostate", "brain")
+
+
 def _no_pixels(dataset: Dataset) -> None:
     if "DIFFUSION" in dataset.ImageType or "t2" in dataset.SeriesDescription:
         del dataset.PixelData
@@ -135,7 +141,7 @@ def _second_patient(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("name", "edit", "state", "reason", "sent"),
     [
-        ("brain", _set("BodyPartExamined", "BRAIN"), "not_analysable", "not_prostate", False),
+        ("brain", _brain, "not_analysable", "not_prostate", False),
         ("female", _set("PatientSex", "F"), "not_analysable", "not_prostate", False),
         ("ct", _set("Modality", "CT"), "not_analysable", "not_mr", False),
         ("no-pixels", _no_pixels, "not_analysable", "no_pixel_data", True),
