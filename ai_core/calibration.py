@@ -1,8 +1,8 @@
 """From network outputs to the likelihood of a finding.
 
-Three log-odds are combined by a logistic model fitted on held-out cases: of the fused map, the
-classifier, and the feature model. ``real_cases`` counts real examinations among them: while it is 0,
-the likelihood is an AI suspicion index and not a probability.
+Three log-odds are combined by a logistic model fitted on held-out cases: of the fused map, of the
+classifier, and of the feature model. ``real_cases`` counts real examinations among them: while it
+is 0, the likelihood is an AI suspicion index and not a probability.
 """
 
 from __future__ import annotations
