@@ -6,6 +6,7 @@ jointly, end to end, at a low rate (the gradient of the classification reaches t
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,9 @@ Batch = dict[str, Tensor]
 Result = tuple[Tensor, dict[str, float]]
 JITTER_VOXELS = (0.7, 2.0, 2.0)
 SUSPICION_WEIGHT = 0.5
+SHARPNESS = (0.3, 1.1)
+WEIGHT_NOISE = 0.3
+LABEL_SMOOTHING = 0.05
 
 
 class JointModel(nn.Module):
@@ -71,14 +75,29 @@ def gland_step(network: nn.Module, batch: Batch) -> Result:
 
 
 def presence_step(network: nn.Module, batch: Batch) -> Result:
-    """After phase 0: is there a prostate, from the layout of T2W and of what was found."""
+    """After phase 0: is there a prostate, from the layout of T2W and of what was found.
+
+    The finder works with disturbed weights and softened probabilities: on real images it is less
+    sure and less clean than on simulated ones, and that alone must not read as "no prostate".
+    """
     assert isinstance(network, PresenceModel)  # noqa: S101 - narrows the type
     with torch.no_grad():
-        gland = gland_probability(network.finder(batch["image"]))
+        finder = disturbed(network.finder, float(torch.rand(1)) * WEIGHT_NOISE)
+        sharpness = float(torch.empty(1).uniform_(*SHARPNESS))
+        gland = gland_probability(finder(batch["image"]), sharpness)
     logit = network.presence(batch["image"], gland)
-    loss = F.binary_cross_entropy_with_logits(logit, batch["has_gland"])
+    smooth = batch["has_gland"] * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
+    loss = F.binary_cross_entropy_with_logits(logit, smooth)
     right = ((logit > 0) == (batch["has_gland"] > 0.5)).float().mean()
     return loss, {"right": float(right)}
+
+
+def disturbed(network: GlandFinder, amount: float) -> GlandFinder:
+    """Return a copy whose weights are multiplied by 1 + ``amount`` times Gaussian noise."""
+    copied = copy.deepcopy(network)
+    for weight in copied.parameters():
+        weight.mul_(1 + amount * torch.randn_like(weight))
+    return copied
 
 
 def localize_step(network: nn.Module, batch: Batch) -> Result:

@@ -153,19 +153,19 @@ def _empty_volume(array: np.ndarray) -> Case:  # type: ignore[type-arg]
     return Case(t2w=t2w, adc=adc, adc_to_um2_s=1.0)
 
 
-@pytest.mark.parametrize("name", ["zeros", "noise", "brain", *(maker.__name__ for maker in MAKERS)])
-def test_a_volume_without_a_prostate_is_not_believed(name: str, packaged: Release) -> None:
+def _no_prostate(name: str) -> np.ndarray:  # type: ignore[type-arg]
     rng = np.random.default_rng(5)
     made = {maker.__name__: maker for maker in MAKERS}
-    if name == "zeros":
-        array = np.zeros(GRID.shape_zyx)
-    elif name == "noise":
-        array = np.abs(rng.standard_normal(GRID.shape_zyx)) * 100
-    elif name == "brain":
-        array = _brain_like()
-    else:
-        array = made[name](rng, GRID.shape_zyx) * 100
-    result = ai_core.analyse(_empty_volume(array), packaged)
+    if name in made:
+        return made[name](rng, GRID.shape_zyx) * 100
+    if name == "noise":
+        return np.abs(rng.standard_normal(GRID.shape_zyx)) * 100
+    return _brain_like() if name == "brain" else np.zeros(GRID.shape_zyx)
+
+
+@pytest.mark.parametrize("name", ["zeros", "noise", "brain", *(m.__name__ for m in MAKERS)])
+def test_a_volume_without_a_prostate_is_not_believed(name: str, packaged: Release) -> None:
+    result = ai_core.analyse(_empty_volume(_no_prostate(name)), packaged)
     assert not result.gland.credible
     assert result.findings == ()
     assert result.quality[0].code is Quality.NO_CREDIBLE_GLAND

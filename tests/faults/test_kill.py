@@ -27,7 +27,7 @@ from tests.studies import StudyMaker, study_uid
 KILLS = int(os.environ.get("FAULT_KILLS", "100"))
 SEED = int(os.environ.get("FAULT_SEED", "20210812"))
 # most lives end while images come in or the model loads; some last into analysis and delivery
-SHORT_LIFE_S, LONG_LIFE_S, LONG_SHARE = (0.2, 5.0), (5.0, 12.0), 0.3
+SHORT_LIFE_S, LONG_LIFE_S, LONG_SHARE = (0.2, 4.0), (4.0, 10.0), 0.3
 FINAL = {"delivered", "not_analysable", "failed", "held"}
 
 
