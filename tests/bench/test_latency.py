@@ -96,7 +96,7 @@ def test_public_examination(prostatex_0000: Path, tmp_path: Path) -> None:
 
 
 def test_two_thousand_images_with_seventy_phases(tmp_path: Path) -> None:
-    study = simulate_study(11, lesion=True, dce_phases=6)
+    study = simulate_study(7, lesion=True, slices=26, dce_phases=6)
     options = PhantomOptions(uid_seed="bench", patient_id="BENCH", dce_phases=70)
     files = write_study(study, tmp_path / "study", options=options)
     measure(files, tmp_path, "synthetic, 70 dynamic phases")
