@@ -52,7 +52,6 @@ class Nets(_Part):
     """Channel widths."""
 
     gland: tuple[int, ...] = (16, 32, 64, 96)
-    presence: int = 16
     modality: tuple[int, ...] = (16, 32, 48)
     fusion: tuple[int, ...] = (16, 32, 64)
     classifier: tuple[int, ...] = (32, 48, 64)
@@ -76,11 +75,15 @@ class Patches(_Part):
 
 
 class Credible(_Part):
-    """When a segmented region is believed to be a prostate."""
+    """When a region is believed to be a prostate, beside the presence model of the release.
+
+    Two opinions are asked: the finder's (T2W) and the localizer's (all images). ``agreement`` is
+    the Dice of both outlines, ``sureness`` the localizer's mean gland probability in its own.
+    """
 
     volume_ml: tuple[float, float] = (10.0, 300.0)
-    minimum_presence: Fraction = 0.5
-    minimum_confidence: Fraction = 0.6
+    minimum_agreement: Fraction = 0.45
+    minimum_sureness: Fraction = 0.82
 
 
 class ModalityDropout(_Part):
@@ -112,14 +115,13 @@ class Training(_Part):
     workers: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_minutes: float = 2.0
-    absent_gland: Fraction = 0.5
     gland_offset_mm: ZyxMm = (10.0, 16.0, 11.0)
     lesion_offset_mm: ZyxMm = (5.0, 4.0, 4.0)
     held_out: Fraction = 0.1
     calibration_cases: int = 240
+    presence_cases: int = 240
     dropout: ModalityDropout = ModalityDropout()
     gland: Phase = Phase(steps=2400, max_minutes=16, batch=2, learning_rate=2.5e-3)
-    presence: Phase = Phase(steps=400, max_minutes=4, batch=4, learning_rate=2e-3, ema=0.98)
     localize: Phase = Phase(steps=2000, max_minutes=25, batch=2)
     classify: Phase = Phase(steps=400, max_minutes=8, batch=2, learning_rate=1.5e-3)
     joint: Phase = Phase(steps=150, max_minutes=5, batch=2, learning_rate=2e-4)

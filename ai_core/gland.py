@@ -12,17 +12,15 @@ from scipy import ndimage
 
 from ai_core.candidates import CUBE_26
 from ai_core.geometry import centre_lps, lps_of_index
-from ai_core.nets.gland import gland_probability
+from ai_core.nets.gland import both_ways
 from ai_core.prepare.geometry import resample, to_sitk, working_grid
 from ai_core.prepare.normalise import whole_image_z
 from ai_core.release import Release
-from ai_core.types import FloatArray, Geometry, Quality, QualityFinding, Vector3, Volume
+from ai_core.types import FloatArray, Geometry, Vector3, Volume
 
 Mask = npt.NDArray[np.bool_]
 #: A gland further than this from the middle of the grid is looked at again, centred.
 RECENTRE_MM = 10.0
-#: Share of the volume that the largest connected part must hold.
-LARGEST_PART = 0.6
 #: Plausible extents z, y, x in millimetres.
 EXTENTS_MM = ((12.0, 100.0), (14.0, 95.0), (20.0, 105.0))
 
@@ -32,7 +30,6 @@ class GlandFound:
     """The prostate on a coarse grid, and how sure the finder is.
 
     ``probability``: of gland, 0-1, on ``grid``. ``presence``: that there is a prostate at all.
-    ``confidence``: mean probability inside the mask.
     """
 
     grid: Geometry
@@ -41,7 +38,6 @@ class GlandFound:
     center_lps_mm: Vector3
     volume_ml: float
     presence: float
-    confidence: float
     doubt: str | None
 
     @property
@@ -58,7 +54,7 @@ def find_gland(t2w: Volume, release: Release) -> GlandFound:
         _look(image, t2w.geometry, center, release)
         for center in _starts(t2w.geometry, config.gland_grid.extent_zyx_mm[0])
     ]
-    best = max(tries, key=lambda found: (found.credible, found.presence * found.confidence))
+    best = max(tries, key=lambda found: (found.credible, found.presence))
     distance = np.linalg.norm(np.subtract(best.center_lps_mm, centre_lps(best.grid)))
     if best.mask.any() and distance > RECENTRE_MM:
         again = _look(image, t2w.geometry, best.center_lps_mm, release)
@@ -76,35 +72,22 @@ def _starts(t2w: Geometry, reach_mm: float) -> list[Vector3]:
     return [lps_of_index(t2w, ((nz - 1) / 2 + off / sz, *middle)) for off in offsets]
 
 
-def _look(image: sitk.Image, t2w: Geometry, center: Vector3, release: Release) -> GlandFound:
+def _look(t2w_image: sitk.Image, t2w: Geometry, center: Vector3, release: Release) -> GlandFound:
     config = release.config
     grid = working_grid(t2w, center, config.gland_grid)
-    values = whole_image_z(resample(image, grid), config.normalise)
-    probability, presence = _infer(values, release)
-    return judge(probability, presence, grid, release)
+    values = whole_image_z(resample(t2w_image, grid), config.normalise)
+    image = torch.from_numpy(values).to(release.device)
+    plain, mirrored = (part.cpu().numpy() for part in both_ways(release.gland, image))
+    return judge(plain, mirrored, grid, release)
 
 
-@torch.inference_mode()
-def _infer(image: FloatArray, release: Release) -> tuple[FloatArray, float]:
-    """Gland probability and presence, averaged over the image and its mirror image.
-
-    The pair is one batch: two volumes take the fast convolution path on CPUs, one does not.
-    """
-    single = torch.from_numpy(image)[None, None].to(release.device)
-    pair = torch.cat([single, single.flip(-1)])
-    gland = gland_probability(release.gland(pair))
-    presence = torch.sigmoid(release.presence(pair, gland)).mean()
-    mean = (gland[0, 0] + gland[1, 0].flip(-1)) / 2
-    return mean.cpu().numpy(), float(presence)
-
-
-def judge(probability: FloatArray, presence: float, grid: Geometry, release: Release) -> GlandFound:
-    """Mask, volume and credibility of a probability map."""
+def judge(plain: FloatArray, mirrored: FloatArray, grid: Geometry, release: Release) -> GlandFound:
+    """Mask, volume and credibility from the probabilities of the image and its mirror image."""
     rules = release.config.credible
-    everything = probability > 0.5
-    mask = largest_part(everything)
+    probability = ((plain + mirrored) / 2).astype(np.float32)
+    mask = largest_part(probability > 0.5)
+    presence = release.presence.probability(consistency(plain, mirrored, mask))
     volume = float(mask.sum()) * grid.voxel_volume_mm3 / 1000.0
-    confidence = float(probability[mask].mean()) if mask.any() else 0.0
     center = (
         lps_of_index(grid, tuple(float(v) for v in ndimage.center_of_mass(mask)))  # type: ignore[arg-type]
         if mask.any()
@@ -113,14 +96,42 @@ def judge(probability: FloatArray, presence: float, grid: Geometry, release: Rel
     low, high = rules.volume_ml
     checks = (
         (not mask.any(), "nothing looks like a prostate"),
-        (presence < rules.minimum_presence, f"presence of a prostate {presence:.2f}"),
+        (presence < release.presence.yes_from, f"presence of a prostate {presence:.2f}"),
         (not low <= volume <= high, f"volume {volume:.0f} mL"),
-        (confidence < rules.minimum_confidence, f"confidence {confidence:.2f}"),
-        (mask.sum() < LARGEST_PART * everything.sum(), "it falls into several parts"),
         (mask.any() and not _plausible_extent(mask, grid), "its extent is not that of a prostate"),
     )
     doubt = next((text for failed, text in checks if failed), None)
-    return GlandFound(grid, probability, mask, center, volume, presence, confidence, doubt)
+    return GlandFound(grid, probability, mask, center, volume, presence, doubt)
+
+
+def consistency(plain: FloatArray, mirrored: FloatArray, mask: Mask) -> dict[str, float | None]:
+    """How sure and how consistent the finder is: what tells a prostate from anything else.
+
+    Probability inside the mask, agreement of image and mirror image, doubtful volume relative to
+    the mask, share of the bounding box that is filled, volume outside the largest part.
+    """
+    probability = (plain + mirrored) / 2
+    size = max(1.0, float(mask.sum()))
+    change = float(np.abs(plain - mirrored).sum())
+    doubt = float((4 * probability * (1 - probability)).sum())
+    return {
+        "sureness": float(probability[mask].mean()) if mask.any() else 0.0,
+        "agreement": 1 - change / max(1.0, float((plain + mirrored).sum())),
+        "doubt_log": float(np.log(max(doubt, 1.0) / size)),
+        "filling": size / _box(mask),
+        "scatter": min(3.0, float((probability > 0.5).sum()) / size),
+    }
+
+
+def _box(mask: Mask) -> float:
+    """Voxels of the bounding box."""
+    if not mask.any():
+        return 1.0
+    places = np.argwhere(mask)
+    return float(np.prod(np.ptp(places, axis=0) + 1))
+
+
+CONSISTENCY = ("sureness", "agreement", "doubt_log", "filling", "scatter")
 
 
 def largest_part(mask: Mask) -> Mask:
@@ -141,12 +152,3 @@ def _plausible_extent(mask: Mask, grid: Geometry) -> bool:
         if not low <= (places[-1] - places[0] + 1) * spacing[axis] <= high:
             return False
     return True
-
-
-def not_credible(found: GlandFound) -> QualityFinding:
-    """Return the remark for a gland that is not believed."""
-    return QualityFinding(
-        Quality.NO_CREDIBLE_GLAND,
-        f"No prostate was recognised on T2W ({found.doubt}).",
-        round(found.presence, 3),
-    )

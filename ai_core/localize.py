@@ -17,8 +17,6 @@ from ai_core.release import Release
 from ai_core.types import FloatArray, Modality
 
 Mask = npt.NDArray[np.bool_]
-#: The localizer's zones replace the finder's outline where both agree at least this much (Dice).
-AGREEMENT = 0.6
 #: Variants of a patch for the spread: mirrored or not, zoom of the field of view.
 VARIANTS = ((False, 1.0), (True, 1.0), (False, 0.92), (True, 1.08))
 
@@ -66,18 +64,29 @@ def _both(values: Tensor) -> FloatArray:
     return np.asarray(mean.cpu().numpy(), dtype=np.float32)
 
 
-def refined_gland(maps: Maps, found: Mask) -> tuple[Mask, npt.NDArray[np.uint8]]:
-    """Gland mask and zones (1 PZ, 2 TZ) at full resolution.
+@dataclass(frozen=True)
+class SecondOpinion:
+    """The localizer's gland: mask, Dice with the finder's, mean probability inside it."""
 
-    Where the localizer's zones disagree with the finder's gland, the finder's outline stays and the
-    zones fill it.
-    """
-    gland = largest_part(maps.zones[0] < 0.5)
-    both = 2.0 * float((gland & found).sum()) / max(1.0, float(gland.sum() + found.sum()))
-    if both < AGREEMENT:
-        gland = found
+    gland: Mask
+    agreement: float
+    sureness: float
+
+
+def second_opinion(maps: Maps, found: Mask) -> SecondOpinion:
+    """Compare the localizer's gland with the finder's, ``found``, on the working grid."""
+    probability = 1 - maps.zones[0]
+    gland = largest_part(probability > 0.5)
+    total = float(gland.sum() + found.sum())
+    agreement = 2.0 * float((gland & found).sum()) / max(1.0, total)
+    sureness = float(probability[gland].mean()) if gland.any() else 0.0
+    return SecondOpinion(gland, agreement, sureness)
+
+
+def zones_in(gland: Mask, maps: Maps) -> npt.NDArray[np.uint8]:
+    """Zones of a gland: 1 PZ, 2 TZ, whichever is more probable; 0 outside."""
     zones = np.where(maps.zones[1] >= maps.zones[2], 1, 2).astype(np.uint8)
-    return gland, np.where(gland, zones, 0).astype(np.uint8)
+    return np.where(gland, zones, 0).astype(np.uint8)
 
 
 @torch.inference_mode()

@@ -14,8 +14,8 @@ from ai_core.candidates import Candidate, Mask, dilate_mm, extract_candidates
 from ai_core.features import Scene, candidate_features
 from ai_core.findings import Region, to_findings, to_t2w_grid
 from ai_core.geometry import centre_lps, lps_of_index
-from ai_core.gland import GlandFound, find_gland, not_credible
-from ai_core.localize import Maps, classify, localize, refined_gland
+from ai_core.gland import GlandFound, find_gland
+from ai_core.localize import Maps, SecondOpinion, classify, localize, second_opinion, zones_in
 from ai_core.prepare.assemble import Prepared, assemble, check_case
 from ai_core.prepare.geometry import resample, resample_map, to_sitk, working_grid
 from ai_core.prepare.normalise import network_input
@@ -28,6 +28,7 @@ from ai_core.types import (
     Geometry,
     Gland,
     LabelArray,
+    Quality,
     QualityFinding,
     Vector3,
 )
@@ -63,8 +64,11 @@ def analyse(case: Case, release: Release) -> CaseResult:
     with clock.stage("gland"):
         found = find_gland(case.t2w, release)
     if not found.credible:
-        return _without_gland(case, found, release, clock)
+        return _without_gland(case, found.volume_ml, str(found.doubt), release, clock)
     view = _look(case, found.center_lps_mm, _outline(found), found.grid, release, clock)
+    doubt = _doubt(view.opinion, release)
+    if doubt is not None:
+        return _without_gland(case, found.volume_ml, doubt, release, clock)
     if _off_centre(view):
         grid = view.prepared.grid
         center = lps_of_index(grid, _centroid(view.gland))
@@ -80,8 +84,13 @@ class _View:
 
     prepared: Prepared
     maps: Maps
-    gland: Mask
+    opinion: SecondOpinion
     zones: LabelArray
+
+    @property
+    def gland(self) -> Mask:
+        """The gland at the resolution of this grid."""
+        return self.opinion.gland
 
 
 def _look(
@@ -101,8 +110,18 @@ def _look(
         stack = network_input(prepared.images, rough, release.config.normalise)
     with clock.stage("infer"):
         maps = localize(stack, prepared.images.present(), release)
-        gland, zones = refined_gland(maps, rough)
-    return _View(prepared, maps, gland, zones)
+        opinion = second_opinion(maps, rough)
+    return _View(prepared, maps, opinion, zones_in(opinion.gland, maps))
+
+
+def _doubt(opinion: SecondOpinion, release: Release) -> str | None:
+    """Why the localizer, which sees all images, does not confirm the finder's prostate."""
+    rules = release.config.credible
+    if opinion.agreement < rules.minimum_agreement:
+        return f"the images do not agree where it is, overlap {opinion.agreement:.2f}"
+    if opinion.sureness < rules.minimum_sureness:
+        return f"all images together show none, sureness {opinion.sureness:.2f}"
+    return None
 
 
 def _outline(found: GlandFound) -> FloatArray:
@@ -164,7 +183,7 @@ def _result(
     masks = to_t2w_grid(gland, maps, np.where(near, maps.heat, 0.0), grid, target)
     reported = [r for r in regions if r.likelihood >= release.calibration.report_from]
     findings, lesions, relevance = to_findings(
-        reported, masks, grid, target, release.significance.significant_from
+        reported, masks, grid, target, release.significance.yes_from
     )
     remarks = [*prepared.quality, *_remarks(case, prepared, gland, masks.gland)]
     likelihood = max((region.likelihood for region in regions), default=0.0)
@@ -207,14 +226,16 @@ def _remarks(
     return [remark for remark in remarks if remark is not None]
 
 
-def _without_gland(case: Case, found: GlandFound, release: Release, clock: _Clock) -> CaseResult:
+def _without_gland(
+    case: Case, volume_ml: float, doubt: str, release: Release, clock: _Clock
+) -> CaseResult:
     """Return the result where no prostate was recognised: empty maps, and the reason."""
     shape = case.t2w.geometry.shape_zyx
     labels: LabelArray = np.zeros(shape, dtype=np.uint8)
     empty: FloatArray = np.zeros(shape, dtype=np.float32)
     return CaseResult(
         geometry=case.t2w.geometry,
-        gland=Gland(round(found.volume_ml, 1), None, False),
+        gland=Gland(round(volume_ml, 1), None, False),
         gland_mask=labels,
         zones=labels,
         lesions=labels,
@@ -224,7 +245,9 @@ def _without_gland(case: Case, found: GlandFound, release: Release, clock: _Cloc
         findings=(),
         case_likelihood=0.0,
         case_significant=False,
-        quality=(not_credible(found),),
+        quality=(
+            QualityFinding(Quality.NO_CREDIBLE_GLAND, f"No prostate was recognised ({doubt})."),
+        ),
         release=release.info,
         used=MappingProxyType({"t2w": "as acquired"}),
         timings_s=MappingProxyType(clock.stages),

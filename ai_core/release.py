@@ -1,7 +1,7 @@
 """A release: trained weights with everything that is needed to use and to check them.
 
-Folder: weights of each network (``gland, presence, localizer, classifier``) as safetensors,
-``config.json, calibration.json, significance.json, MODEL_CARD.md, manifest.json``. The manifest
+Folder: weights of each network (``gland, localizer, classifier``) as safetensors, ``config.json,
+calibration.json, significance.json, presence.json, MODEL_CARD.md, manifest.json``. The manifest
 lists the SHA-256 of every other file; the digest of the manifest names the release in results.
 """
 
@@ -22,21 +22,22 @@ from torch import Tensor, nn
 from ai_core.calibration import Calibration
 from ai_core.config import CoreConfig
 from ai_core.errors import ReleaseError
+from ai_core.logistic import LogisticModel
 from ai_core.nets.classifier import Classifier
-from ai_core.nets.gland import GlandFinder, PresenceNet, gland_probability
+from ai_core.nets.gland import GlandFinder
 from ai_core.nets.localizer import MODALITIES, Localizer
-from ai_core.significance import SignificanceModel
 from ai_core.types import ReleaseInfo
 
 PACKAGED = Path(__file__).parent / "releases"
 PACKAGED_NAME = "first"
-NETWORKS = ("gland", "presence", "localizer", "classifier")
+NETWORKS = ("gland", "localizer", "classifier")
 MANIFEST = "manifest.json"
 FILES = (
     *(f"{name}.safetensors" for name in NETWORKS),
     "config.json",
     "calibration.json",
     "significance.json",
+    "presence.json",
     "MODEL_CARD.md",
 )
 REINSTALL = "Install the release again, or choose another one."
@@ -49,11 +50,11 @@ class Release:
     info: ReleaseInfo
     config: CoreConfig
     gland: GlandFinder
-    presence: PresenceNet
     localizer: Localizer
     classifier: Classifier
     calibration: Calibration
-    significance: SignificanceModel
+    significance: LogisticModel
+    presence: LogisticModel
     device: torch.device
 
 
@@ -75,12 +76,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def build_networks(config: CoreConfig) -> tuple[GlandFinder, PresenceNet, Localizer, Classifier]:
+def build_networks(config: CoreConfig) -> tuple[GlandFinder, Localizer, Classifier]:
     """Untrained networks of a configuration."""
     nets = config.nets
     return (
         GlandFinder(nets.gland),
-        PresenceNet(nets.presence),
         Localizer(nets.modality, nets.fusion),
         Classifier(nets.classifier),
     )
@@ -97,18 +97,19 @@ def load_release(path: Path | None = None, device: str = "auto") -> Release:
     files, digest = read_verified(folder)
     config = _parse(CoreConfig.model_validate_json, files["config.json"], "config.json")
     calibration = _parse(Calibration.model_validate_json, files["calibration.json"], "calibration")
-    significance = _parse(
-        SignificanceModel.model_validate_json, files["significance.json"], "significance.json"
+    significance, presence = (
+        _parse(LogisticModel.model_validate_json, files[name], name)
+        for name in ("significance.json", "presence.json")
     )
     where = choose_device(device)
     networks = build_networks(config)
     for name, network in zip(NETWORKS, networks, strict=True):
         _fill(network, name, files[f"{name}.safetensors"])
         network.eval().to(where)
-    gland, presence, localizer, classifier = networks
+    gland, localizer, classifier = networks
     info = ReleaseInfo(config.name, config.version, digest, calibration.real_cases > 0)
     release = Release(
-        info, config, gland, presence, localizer, classifier, calibration, significance, where
+        info, config, gland, localizer, classifier, calibration, significance, presence, where
     )
     _probe(release)
     return release
@@ -143,7 +144,8 @@ def write_release(
     config: CoreConfig,
     weights: dict[str, dict[str, Tensor]],
     calibration: Calibration,
-    significance: SignificanceModel,
+    significance: LogisticModel,
+    presence: LogisticModel,
     model_card: str,
 ) -> str:
     """Write a release folder, manifest last; returns its digest."""
@@ -155,6 +157,7 @@ def write_release(
     contents["config.json"] = _json(config.model_dump(mode="json"))
     contents["calibration.json"] = _json(calibration.model_dump(mode="json"))
     contents["significance.json"] = _json(significance.model_dump(mode="json"))
+    contents["presence.json"] = _json(presence.model_dump(mode="json"))
     contents["MODEL_CARD.md"] = model_card.encode()
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -195,14 +198,12 @@ def _probe(release: Release) -> None:
     """Run each network once on a small constant input; refuse what is not a number."""
     config, device = release.config, release.device
     present = torch.ones(len(MODALITIES), device=device)
-    image = torch.zeros(2, 1, 8, 32, 32, device=device)
-    zones = release.gland(image)
-    presence = release.presence(image, gland_probability(zones))
+    zones = release.gland(torch.zeros(2, 1, 8, 32, 32, device=device))
     local = release.localizer(torch.zeros(2, 5, 8, 32, 32, device=device), present)
     shape = config.patches.shape_zyx
     patch = torch.zeros(2, release.classifier.channels, *shape, device=device)
     logit, corn = release.classifier(patch, patch, present)
-    outputs = (zones, presence, local.lesion, local.zones, local.maps, logit, corn)
+    outputs = (zones, local.lesion, local.zones, local.maps, logit, corn)
     if not all(bool(torch.isfinite(value).all()) for value in outputs):
         raise ReleaseError(
             "the networks of the release give values that are not numbers", REINSTALL

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -17,20 +16,18 @@ from sklearn.metrics import roc_auc_score
 from ai_core.calibration import Calibration, logit, sigmoid
 from ai_core.features import FEATURES, Features, Scene, candidate_features
 from ai_core.localize import classify, localize
-from ai_core.nets.gland import gland_probability
+from ai_core.logistic import LogisticModel
 from ai_core.nets.localizer import MODALITIES
 from ai_core.release import Release
-from ai_core.significance import STANDARDISED_LIMIT, SignificanceModel
 from ai_core.train.data import Batch, LesionSamples, stream
+from ai_core.train.logistic_fit import STRENGTH, fit_logistic
 from ai_core.train.matching import match
 from ai_core.train.phases import found_places, truth_of
 from ai_core.train.run import LATE_DROPOUT
 from ai_core.train.source import Source
 
-Vector = npt.NDArray[np.float64]
 FALSE_POSITIVES_PER_CASE = 1.0
 FOLDS = 5
-STRENGTH = 0.3  # inverse regularisation of the logistic models
 
 
 @dataclass(frozen=True)
@@ -135,51 +132,13 @@ def _unseen(rows: list[Row]) -> list[float]:
     return [models[fold[row.case]].probability(row.features) for row in rows]
 
 
-def fit_significance(held_out: HeldOut) -> SignificanceModel:
+def fit_significance(held_out: HeldOut) -> LogisticModel:
     """Logistic model on standardised features; the label's threshold maximises Youden's index."""
     return _fit([row for row in held_out.rows if row.case % 2 == 0])
 
 
-def _fit(rows: list[Row]) -> SignificanceModel:
-    count = len(FEATURES)
-    table = np.array(
-        [[np.nan if (v := row.features[name]) is None else v for name in FEATURES] for row in rows]
-    ).reshape(-1, count)
-    labels = np.array([row.significant for row in rows], dtype=bool)
-    mean, spread = _moments(table)
-    weight, intercept, threshold = np.zeros(count), 0.0, 0.5
-    if len(set(labels.tolist())) == 2:
-        z = np.nan_to_num((table - mean) / spread).clip(-STANDARDISED_LIMIT, STANDARDISED_LIMIT)
-        model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(z, labels)
-        weight, intercept = model.coef_[0], float(model.intercept_[0])
-        threshold = _youden(model.predict_proba(z)[:, 1], labels)
-    return SignificanceModel(
-        features=FEATURES,
-        mean=tuple(np.round(mean, 6).tolist()),
-        spread=tuple(np.round(spread, 6).tolist()),
-        weight=tuple(np.round(weight, 6).tolist()),
-        intercept=round(intercept, 6),
-        significant_from=threshold,
-    )
-
-
-def _moments(table: npt.NDArray[np.float64]) -> tuple[Vector, Vector]:
-    """Return mean and spread of each column, over the values there are."""
-    known = np.isfinite(table)
-    number = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, table, 0.0).sum(axis=0) / number
-    variance = np.where(known, (table - mean) ** 2, 0.0).sum(axis=0) / number
-    spread = np.sqrt(variance)
-    return mean, np.where(spread > 1e-6, spread, 1.0)
-
-
-def _youden(probability: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> float:
-    def index(threshold: float) -> float:
-        chosen = probability >= threshold
-        return float(chosen[labels].mean() - chosen[~labels].mean())
-
-    thresholds = [step / 100 for step in range(5, 96)]
-    return max(thresholds, key=index)
+def _fit(rows: list[Row]) -> LogisticModel:
+    return fit_logistic(FEATURES, [r.features for r in rows], [r.significant for r in rows])
 
 
 def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
@@ -232,24 +191,3 @@ def _auroc(scores: list[float], labels: list[bool]) -> float:
     if len(set(labels)) < 2:
         return float("nan")
     return float(roc_auc_score(labels, scores))
-
-
-@torch.inference_mode()
-def gland_dice(release: Release, batches: list[Batch]) -> dict[str, float]:
-    """Dice of the finder, and how often it says rightly whether there is a gland."""
-    dice, right = [], []
-    for batch in batches:
-        image = batch["image"].to(release.device)
-        logits = release.gland(image)
-        presence = release.presence(image, gland_probability(logits))
-        there = batch["has_gland"] > 0.5
-        right += ((presence.cpu() > 0) == there).tolist()
-        for found, truth, has in zip(logits.argmax(1).cpu(), batch["zones"], there, strict=True):
-            if bool(has):
-                dice.append(
-                    _dice((found > 0).numpy().astype(int), (truth > 0).numpy().astype(int), 1)
-                )
-    return {
-        "dice_gland": float(np.mean(dice)) if dice else float("nan"),
-        "presence_right": float(np.mean(right)),
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -9,14 +10,12 @@ from torch import Tensor
 
 from ai_core.calibration import Calibration
 from ai_core.config import CoreConfig
+from ai_core.logistic import LogisticModel
 from ai_core.release import NETWORKS, Release, build_networks, choose_device, write_release
-from ai_core.significance import SignificanceModel
-from ai_core.train.data import GlandSamples, stream
-from ai_core.train.fit import collect, figures, fit_calibration, fit_significance, gland_dice
+from ai_core.train.fit import collect, figures, fit_calibration, fit_significance
+from ai_core.train.presence import fit_presence, gland_figures
 from ai_core.train.source import Source
 from ai_core.types import ReleaseInfo
-
-GLAND_CASES = 40
 
 CARD = """# Model card: {name} {version}
 
@@ -24,9 +23,9 @@ CARD = """# Model card: {name} {version}
 
 - **What it does**: finds the prostate on T2W, makes a localization map per modality (T2W, ADC,
   high b, DCE) and a fused map, scores up to {count} candidates, labels clinical significance.
-- **Trained on**: {trained} simulated examinations, and on nothing else. No patient image was used.
-  The likelihood is an *AI suspicion index, not a probability*: it was calibrated on
-  {simulated} simulated and {real} real examinations.
+- **Trained on**: simulated examinations and nothing else: up to {trained} anatomies, rendered
+  anew at every step. No patient image was used. The likelihood is an *AI suspicion index, not a
+  probability*: it was calibrated on {simulated} simulated and {real} real examinations.
 - **Never shown**: that it finds cancer in patients. Expect worse figures on real scans than here.
 - **Needed input**: axial T2W, and ADC or diffusion with two b-values. High b and DCE may be absent.
 - **Made by**: `ai-core train` with the `config.json` beside this file (seed {seed}).
@@ -72,28 +71,17 @@ def make_release(
     every = max(2, round(1 / config.training.held_out))
     source = Source(tuple(data), every, held_out=True)
     release = _in_memory(config, weights, device)
+    presence = fit_presence(release.gland, Source(tuple(data), every), config)
     held_out = collect(release, source, config.training.calibration_cases)
     calibration, significance = fit_calibration(held_out), fit_significance(held_out)
-    fitted = Release(
-        release.info,
-        config,
-        release.gland,
-        release.presence,
-        release.localizer,
-        release.classifier,
-        calibration,
-        significance,
-        release.device,
+    fitted = dataclasses.replace(
+        release, calibration=calibration, significance=significance, presence=presence
     )
-    check = stream(
-        GlandSamples(source, config, "gland-check", 2, 0.5).batch, 0, config.training.workers
-    )
-    count = min(GLAND_CASES, config.training.calibration_cases) // 2
     values = figures(held_out, fitted)
-    values |= gland_dice(fitted, [next(check) for _ in range(max(1, count))])
+    values |= gland_figures(release.gland, presence, source, config)
     trained = len(Source(tuple(data), every))
     card = _card(config, calibration, values, trained)
-    write_release(folder, config, weights, calibration, significance, card)
+    write_release(folder, config, weights, calibration, significance, presence, card)
     return values
 
 
@@ -103,10 +91,10 @@ def _in_memory(config: CoreConfig, weights: dict[str, dict[str, Tensor]], device
     for name, network in zip(NETWORKS, networks, strict=True):
         network.load_state_dict(weights[name])
         network.eval().to(where)
-    blank = SignificanceModel(features=(), mean=(), spread=(), weight=(), intercept=0.0)
+    blank = LogisticModel(features=(), mean=(), spread=(), weight=(), intercept=0.0)
     info = ReleaseInfo(config.name, config.version, "")
     torch.manual_seed(config.training.seed)
-    return Release(info, config, *networks, Calibration(), blank, where)
+    return Release(info, config, *networks, Calibration(), blank, blank, where)
 
 
 def _card(

@@ -6,7 +6,6 @@ jointly, end to end, at a low rate (the gradient of the classification reaches t
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from ai_core.candidates import Candidate, extract_candidates
 from ai_core.config import CoreConfig
 from ai_core.nets.classifier import Classifier, corn_loss, cut_patches, stack_channels
-from ai_core.nets.gland import GlandFinder, PresenceNet, gland_probability
+from ai_core.nets.gland import GlandFinder
 from ai_core.nets.localizer import Localization, Localizer
 from ai_core.train.losses import localization_loss, zone_loss
 from ai_core.train.matching import Match, Truth, match
@@ -28,9 +27,6 @@ Batch = dict[str, Tensor]
 Result = tuple[Tensor, dict[str, float]]
 JITTER_VOXELS = (0.7, 2.0, 2.0)
 SUSPICION_WEIGHT = 0.5
-SHARPNESS = (0.3, 1.1)
-WEIGHT_NOISE = 0.3
-LABEL_SMOOTHING = 0.05
 
 
 class JointModel(nn.Module):
@@ -49,21 +45,6 @@ class JointModel(nn.Module):
         return self
 
 
-class PresenceModel(nn.Module):
-    """The presence network on a finished gland finder."""
-
-    def __init__(self, finder: GlandFinder, presence: PresenceNet) -> None:
-        super().__init__()
-        self.finder, self.presence = finder, presence
-        self.finder.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> PresenceModel:
-        """Training mode; the finder stays as in use."""
-        super().train(mode)
-        self.finder.eval()
-        return self
-
-
 def gland_step(network: nn.Module, batch: Batch) -> Result:
     """Phase 0: gland and zones."""
     assert isinstance(network, GlandFinder)  # noqa: S101 - narrows the type
@@ -72,32 +53,6 @@ def gland_step(network: nn.Module, batch: Batch) -> Result:
         found, truth = logits.argmax(1) > 0, batch["zones"] > 0
         dice = 2 * (found & truth).sum() / (found.sum() + truth.sum()).clamp(min=1)
     return zone_loss(logits, batch["zones"]), {"dice": float(dice)}
-
-
-def presence_step(network: nn.Module, batch: Batch) -> Result:
-    """After phase 0: is there a prostate, from the layout of T2W and of what was found.
-
-    The finder works with disturbed weights and softened probabilities: on real images it is less
-    sure and less clean than on simulated ones, and that alone must not read as "no prostate".
-    """
-    assert isinstance(network, PresenceModel)  # noqa: S101 - narrows the type
-    with torch.no_grad():
-        finder = disturbed(network.finder, float(torch.rand(1)) * WEIGHT_NOISE)
-        sharpness = float(torch.empty(1).uniform_(*SHARPNESS))
-        gland = gland_probability(finder(batch["image"]), sharpness)
-    logit = network.presence(batch["image"], gland)
-    smooth = batch["has_gland"] * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
-    loss = F.binary_cross_entropy_with_logits(logit, smooth)
-    right = ((logit > 0) == (batch["has_gland"] > 0.5)).float().mean()
-    return loss, {"right": float(right)}
-
-
-def disturbed(network: GlandFinder, amount: float) -> GlandFinder:
-    """Return a copy whose weights are multiplied by 1 + ``amount`` times Gaussian noise."""
-    copied = copy.deepcopy(network)
-    for weight in copied.parameters():
-        weight.mul_(1 + amount * torch.randn_like(weight))
-    return copied
 
 
 def localize_step(network: nn.Module, batch: Batch) -> Result:

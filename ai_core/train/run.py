@@ -19,10 +19,8 @@ from ai_core.train.loop import PhasePlan, PhaseRun
 from ai_core.train.phases import (
     ClassifyStep,
     JointModel,
-    PresenceModel,
     gland_step,
     localize_step,
-    presence_step,
 )
 from ai_core.train.source import Source
 
@@ -45,10 +43,8 @@ class Training:
     def all_phases(self) -> dict[str, Weights]:
         """Weights of the gland finder, localizer and classifier after all phases."""
         torch.manual_seed(self.config.training.seed)
-        gland, presence, localizer, classifier = build_networks(self.config)
+        gland, localizer, classifier = build_networks(self.config)
         gland_weights = self._gland(gland)
-        gland.load_state_dict(gland_weights)
-        presence_weights = self._presence(PresenceModel(gland, presence))
         local = self._localize(localizer)
         localizer.load_state_dict(local)
         joint = JointModel(localizer, classifier, freeze=True)
@@ -57,7 +53,6 @@ class Training:
         both = self._joint("joint", final, self.config.training.joint)
         return {
             "gland": gland_weights,
-            "presence": presence_weights,
             "localizer": _part(both, "localizer."),
             "classifier": _part(both, "classifier."),
         }
@@ -66,12 +61,6 @@ class Training:
         budget = self.config.training.gland
         samples = GlandSamples(self.source, self.config, "gland", budget.batch, 0.0)
         return self._phase(self._plan("gland", budget, samples, gland_step), network)
-
-    def _presence(self, network: PresenceModel) -> Weights:
-        budget, absent = self.config.training.presence, self.config.training.absent_gland
-        samples = GlandSamples(self.source, self.config, "presence", budget.batch, absent)
-        plan = self._plan("presence", budget, samples, presence_step)
-        return _part(self._phase(plan, network), "presence.")
 
     def _localize(self, network: nn.Module) -> Weights:
         training = self.config.training

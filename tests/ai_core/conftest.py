@@ -10,8 +10,8 @@ import torch
 from ai_core.calibration import Calibration
 from ai_core.config import CoreConfig, Nets, Phase, Training
 from ai_core.features import FEATURES
+from ai_core.logistic import LogisticModel
 from ai_core.release import NETWORKS, Release, build_networks, load_release, write_release
-from ai_core.significance import SignificanceModel
 from ai_core.sim.study import SimulatedStudy, simulate_study
 from ai_core.types import Case
 
@@ -22,7 +22,7 @@ def small_config(**training: object) -> CoreConfig:
     settings = {
         "workers": 0,
         "gland": few,
-        "presence": few,
+        "presence_cases": 6,
         "localize": few,
         "classify": few,
         "joint": few,
@@ -32,9 +32,7 @@ def small_config(**training: object) -> CoreConfig:
     return CoreConfig(
         name="tiny",
         version="0.0.1",
-        nets=Nets(
-            gland=(4, 8), presence=4, modality=(4, 8, 8), fusion=(4, 8, 8), classifier=(4, 8, 8)
-        ),
+        nets=Nets(gland=(4, 8), modality=(4, 8, 8), fusion=(4, 8, 8), classifier=(4, 8, 8)),
         training=Training.model_validate(settings),
     )
 
@@ -49,7 +47,7 @@ def tiny_release(tmp_path: Path) -> Path:
         for name, network in zip(NETWORKS, build_networks(config), strict=True)
     }
     zeros = tuple(0.0 for _ in FEATURES)
-    model = SignificanceModel(
+    model = LogisticModel(
         features=FEATURES,
         mean=zeros,
         spread=tuple(1.0 for _ in FEATURES),
@@ -57,7 +55,7 @@ def tiny_release(tmp_path: Path) -> Path:
         intercept=0.0,
     )
     folder = tmp_path / "release"
-    write_release(folder, config, weights, Calibration(), model, "# Model card\n")
+    write_release(folder, config, weights, Calibration(), model, model, "# Model card\n")
     return folder
 
 

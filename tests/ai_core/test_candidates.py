@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -12,8 +12,8 @@ from ai_core.candidates import dilate_mm, extract_candidates
 from ai_core.config import Candidates
 from ai_core.features import FEATURES, Scene, candidate_features, longest_diameter_mm
 from ai_core.geometry import grid_around
+from ai_core.logistic import LogisticModel
 from ai_core.sectors import sector_of
-from ai_core.significance import SignificanceModel
 
 SHAPE, SPACING = (24, 60, 60), (3.0, 1.2, 1.2)
 RULES = Candidates()
@@ -47,6 +47,7 @@ def test_nothing_far_from_the_gland_or_too_small_is_found() -> None:
     assert extract_candidates(speck, GLAND, SPACING, RULES) == []
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**31))
 def test_candidates_are_few_apart_and_near_the_gland(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -103,7 +104,7 @@ def test_longest_diameter_of_a_bar() -> None:
 
 
 def test_significance_explains_itself() -> None:
-    model = SignificanceModel(
+    model = LogisticModel(
         features=("a", "b"), mean=(1.0, 0.0), spread=(2.0, 1.0), weight=(0.5, -1.0), intercept=0.1
     )
     values = {"a": 3.0, "b": None}

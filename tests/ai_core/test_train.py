@@ -15,13 +15,13 @@ from ai_core.config import ModalityDropout, Phase, read_config
 from ai_core.errors import InputError, TrainingError
 from ai_core.nets.classifier import Classifier, corn_loss, cut_patches, suspicion_score
 from ai_core.nets.localizer import Localizer
-from ai_core.release import build_networks, load_release
+from ai_core.release import load_release
 from ai_core.sim.dataset import build_cache
 from ai_core.train.data import GlandSamples, LesionSamples, draw_present, stream
 from ai_core.train.loop import PhasePlan, PhaseRun
 from ai_core.train.matching import Match, Truth, match
 from ai_core.train.package import make_release
-from ai_core.train.phases import ClassifyStep, JointModel, PresenceModel, presence_step
+from ai_core.train.phases import ClassifyStep, JointModel
 from ai_core.train.run import train
 from ai_core.train.source import Source
 from tests.ai_core.conftest import small_config
@@ -124,18 +124,6 @@ def test_batches_depend_on_their_index_alone(cache: Path) -> None:
     assert torch.equal(third["image"], samples.batch(3)["image"])
     assert torch.equal(fourth["image"], samples.batch(4)["image"])
     assert not torch.equal(third["image"], fourth["image"])
-
-
-def test_the_finder_is_untouched_while_presence_is_trained(cache: Path) -> None:
-    config = small_config()
-    finder, presence, *_ = build_networks(config)
-    model = PresenceModel(finder, presence).train()
-    assert not finder.training
-    batch = GlandSamples(Source((cache,), 0), config, "presence", 2, 0.5).batch(0)
-    loss, _ = presence_step(model, batch)
-    loss.backward()
-    assert all(p.grad is None for p in finder.parameters())
-    assert any(p.grad is not None for p in presence.parameters())
 
 
 def test_training_and_held_out_cases_are_apart(cache: Path) -> None:

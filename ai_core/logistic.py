@@ -1,4 +1,8 @@
-"""The auditable significance model (claim 14): a logistic model on named features, kept as JSON."""
+"""Auditable models: a logistic function of named features, kept as JSON in the release.
+
+Two judgements are made this way: whether a candidate is clinically significant (claim 14), and
+whether the region that the gland finder outlined is a prostate.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,11 @@ from ai_core.calibration import sigmoid
 STANDARDISED_LIMIT = 4.0
 
 
-class SignificanceModel(BaseModel):
-    """Probability that a candidate is significant: sigmoid of a weighted sum of z-scored features.
+class LogisticModel(BaseModel):
+    """Probability of "yes": sigmoid of a weighted sum of z-scored features.
 
-    A feature that is not there (its modality is missing) counts as its mean.
+    A feature that is not there (its modality is missing) counts as its mean. ``yes_from`` is the
+    probability from which the answer is yes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,10 +30,10 @@ class SignificanceModel(BaseModel):
     spread: tuple[float, ...]
     weight: tuple[float, ...]
     intercept: float
-    significant_from: Annotated[float, Field(ge=0, le=1)] = 0.5
+    yes_from: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def contributions(self, values: Mapping[str, float | None]) -> dict[str, float]:
-        """Return what each feature adds to the log-odds: the explanation of the label."""
+        """Return what each feature adds to the log-odds: the explanation of the answer."""
         result = {}
         rows = zip(self.features, self.mean, self.spread, self.weight, strict=True)
         for name, mean, spread, weight in rows:
@@ -38,5 +43,5 @@ class SignificanceModel(BaseModel):
         return result
 
     def probability(self, values: Mapping[str, float | None]) -> float:
-        """Probability 0-1 of clinical significance."""
+        """Probability 0-1 of "yes"."""
         return sigmoid(sum(self.contributions(values).values()) + self.intercept)
