@@ -22,7 +22,7 @@ interop: $(VENV)/.test-installed
 	INTEROP_REQUIRED=1 $(BIN)/python -m pytest -m interop
 
 faults: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -m faults
+	FAULT_KILLS=$${FAULT_KILLS:-100} $(BIN)/python -m pytest -s -m faults
 
 bench: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -s -q -m bench tests/bench

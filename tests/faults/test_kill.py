@@ -24,7 +24,7 @@ from dicom_node.store.store import Store
 from tests.running import NodeUnderTest, pacs_peer, wait_until
 from tests.studies import StudyMaker, study_uid
 
-KILLS = int(os.environ.get("FAULT_KILLS", "100"))
+KILLS = int(os.environ.get("FAULT_KILLS", "14"))
 SEED = int(os.environ.get("FAULT_SEED", "20210812"))
 # most lives end while images come in or the model loads; some last into analysis and delivery
 SHORT_LIFE_S, LONG_LIFE_S, LONG_SHARE = (0.2, 4.0), (4.0, 10.0), 0.3
@@ -64,7 +64,8 @@ class Scanner:
 def test_G1_G2_G3_random_kills_of_the_whole_node(tmp_path: Path, studies: StudyMaker) -> None:
     chance = random.Random(SEED)
     written = [
-        studies.write(tmp_path / "studies" / str(n), f"kill-{n}") for n in range(max(4, KILLS // 10))
+        studies.write(tmp_path / "studies" / str(n), f"kill-{n}")
+        for n in range(max(4, KILLS // 10))
     ]
     with PacsStandIn("PACS", tmp_path / "pacs") as pacs:
         node = NodeUnderTest(
