@@ -106,7 +106,8 @@ def test_the_packaged_release_is_small_and_honest() -> None:
     assert release.calibration.simulated_cases > 0
     assert not release.info.calibrated_on_real_cases
     assert sum(p.stat().st_size for p in folder.iterdir()) < 40e6
-    assert "not a probability" in (folder / "MODEL_CARD.md").read_text()
+    card = " ".join((folder / "MODEL_CARD.md").read_text().replace("*", "").split())
+    assert "not a probability" in card
 
 
 def test_importing_the_core_loads_no_torch() -> None:
