@@ -11,7 +11,7 @@ import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -80,6 +80,10 @@ def predict(
     if as_json:
         typer.echo(json.dumps(report, indent=1))
         return
+    _print_summary(report, out)
+
+
+def _print_summary(report: dict[str, Any], out: Path) -> None:
     gland, findings = report["gland"], report["findings"]
     if findings is None:
         typer.echo(f"not analysable: {report['message']}")

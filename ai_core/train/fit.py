@@ -144,46 +144,57 @@ def _fit(rows: list[Row]) -> LogisticModel:
 def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
     """Figures on the odd held-out cases."""
     cases = [case for case in held_out.significant if case % 2 == 1]
-    calibration, significance = release.calibration, release.significance
-    best = dict.fromkeys(cases, 0.0)
-    hit: set[tuple[int, int]] = set()
-    wrong = first_two = 0
-    by_case: dict[int, list[tuple[float, Row]]] = {case: [] for case in cases}
-    for row in held_out.rows:
-        if row.case in by_case:
-            seen = significance.probability(row.features)
-            by_case[row.case].append((calibration.likelihood(row.heat, row.logit, seen), row))
-    for case, pairs in by_case.items():
-        pairs.sort(key=lambda pair: -pair[0])
-        best[case] = pairs[0][0] if pairs else 0.0
-        first_two += any(row.significant for _, row in pairs[:2])
-        for likelihood, row in pairs:
-            if likelihood >= calibration.report_from:
-                wrong += not row.significant
-                if row.significant:
-                    hit.add((case, row.lesion))
+    by_case = _scored(held_out, release, cases)
     positive = [case for case in cases if held_out.significant[case]]
     lesions = sum(held_out.significant[case] for case in cases)
-    rows = [row for case in cases for _, row in by_case[case]]
+    reported = [
+        (case, row)
+        for case, pairs in by_case.items()
+        for likelihood, row in pairs
+        if likelihood >= release.calibration.report_from
+    ]
+    hit = {(case, row.lesion) for case, row in reported if row.significant}
+    wrong = sum(not row.significant for _, row in reported)
+    best = [by_case[case][0][0] if by_case[case] else 0.0 for case in cases]
+    first_two = sum(any(row.significant for _, row in by_case[c][:2]) for c in positive)
     dice = np.array(held_out.zone_dice)[cases] if cases else np.zeros((1, 2))
-    combined = [calibrated for case in cases for calibrated, _ in by_case[case]]
     return {
         "cases": float(len(cases)),
         "positive_cases": float(len(positive)),
-        "case_auroc": _auroc([best[c] for c in cases], [c in positive for c in cases]),
+        "case_auroc": _auroc(best, [case in positive for case in cases]),
         "lesion_sensitivity": len(hit) / max(1, lesions),
         "false_positives_per_case": wrong / max(1, len(cases)),
         "first_two_hit": first_two / max(1, len(positive)),
-        "candidate_auroc_map": _auroc([r.heat for r in rows], [r.significant for r in rows]),
-        "candidate_auroc_classifier": _auroc(
-            [r.logit for r in rows], [r.significant for r in rows]
-        ),
-        "candidate_auroc_features": _auroc(
-            [significance.probability(r.features) for r in rows], [r.significant for r in rows]
-        ),
-        "candidate_auroc_likelihood": _auroc(combined, [r.significant for r in rows]),
         "dice_pz": float(dice[:, 0].mean()),
         "dice_tz": float(dice[:, 1].mean()),
+        **_candidate_figures([pair for case in cases for pair in by_case[case]], release),
+    }
+
+
+def _scored(
+    held_out: HeldOut, release: Release, cases: list[int]
+) -> dict[int, list[tuple[float, Row]]]:
+    """Return the candidates of each case with their likelihood, most likely first."""
+    by_case: dict[int, list[tuple[float, Row]]] = {case: [] for case in cases}
+    for row in held_out.rows:
+        if row.case in by_case:
+            seen = release.significance.probability(row.features)
+            likelihood = release.calibration.likelihood(row.heat, row.logit, seen)
+            by_case[row.case].append((likelihood, row))
+    for pairs in by_case.values():
+        pairs.sort(key=lambda pair: -pair[0])
+    return by_case
+
+
+def _candidate_figures(pairs: list[tuple[float, Row]], release: Release) -> dict[str, float]:
+    rows = [row for _, row in pairs]
+    labels = [row.significant for row in rows]
+    significance = [release.significance.probability(row.features) for row in rows]
+    return {
+        "candidate_auroc_map": _auroc([row.heat for row in rows], labels),
+        "candidate_auroc_classifier": _auroc([row.logit for row in rows], labels),
+        "candidate_auroc_features": _auroc(significance, labels),
+        "candidate_auroc_likelihood": _auroc([likelihood for likelihood, _ in pairs], labels),
     }
 
 
