@@ -150,19 +150,26 @@ def train(
     data: Annotated[list[Path], typer.Option("--data", help="Folder of simulated cases.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the run and its release.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="Release folder whose weights come first.")
+    ] = None,
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Train a release: gland, localization, classification, joint; then calibrate and package.
 
-    The release appears in the folder `release` of the run.
+    The release appears in the folder `release` of the run. Started by `torchrun`, several
+    processes train together.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     from ai_core.config import read_config
     from ai_core.train.package import make_release
     from ai_core.train.run import train as train_phases
+    from ai_core.train.team import leads_here
 
     settings = read_config(config)
-    weights = train_phases(settings, data, out, resume, device.value)
+    weights = train_phases(settings, data, out, resume, device.value, start)
+    if not leads_here():
+        return
     values = make_release(settings, weights, data, out / "release", device.value)
     for name, value in values.items():
         typer.echo(f"{name:28} {value:.3f}")

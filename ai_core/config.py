@@ -69,9 +69,14 @@ class Candidates(_Part):
 
 
 class Patches(_Part):
-    """Two-scale patches around a candidate: the coarse one has twice the voxel size."""
+    """Two-scale patches around a candidate: the coarse one has twice the voxel size.
+
+    ``maps``: whether the classifier sees the localization maps beside the images. Off in the
+    ablation alone.
+    """
 
     shape_zyx: Zyx = (10, 32, 32)
+    maps: bool = True
 
 
 class Credible(_Part):
@@ -119,6 +124,8 @@ class Training(_Part):
     lesion_offset_mm: ZyxMm = (5.0, 4.0, 4.0)
     held_out: Fraction = 0.1
     calibration_cases: int = 240
+    #: Share of examinations with significant cancer where the release is used (PI-CAI: 0.28).
+    prevalence: Fraction = 0.28
     presence_cases: int = 240
     dropout: ModalityDropout = ModalityDropout()
     gland: Phase = Phase(steps=2400, max_minutes=16, batch=2, learning_rate=2.5e-3)

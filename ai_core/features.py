@@ -78,8 +78,29 @@ def candidate_features(candidate: Candidate, scene: Scene) -> Features:
     ring = dilate_mm(mask, RING_MM, spacing) & ~mask & scene.gland
     for name in CHANNEL:
         table |= _intensity(name, mask, ring, scene)
+    table |= _against_zone(mask, scene)
     table["tissue_llr"] = tissue_llr(mask, scene)
     return table
+
+
+def _against_zone(mask: Mask, scene: Scene) -> Features:
+    """Darkest and brightest part of the candidate against the rest of its own zone.
+
+    Ratio of the 25th percentile of ADC, and of the 75th of high b, to the zone's median.
+    """
+    zone = 1 if float((scene.zones[mask] == 1).mean()) >= 0.5 else 2
+    rest = (scene.zones == zone) & ~mask
+    result: Features = {}
+    for name, share in (("adc", 25), ("high_b", 75)):
+        values = scene.image[CHANNEL[name]]
+        inside, around = values[mask & (values > 0)], values[rest & (values > 0)]
+        known = name in scene.present and inside.size > 0 and around.size > 0
+        result[f"{name}_zone_ratio"] = (
+            float(np.percentile(inside, share)) / max(float(np.median(around)), 0.05)
+            if known
+            else None
+        )
+    return result
 
 
 FEATURES = (
@@ -94,6 +115,8 @@ FEATURES = (
     *(f"{name}_{what}" for name in CHANNEL for what in ("mean", "variance", "contrast")),
     "adc_p10",
     "t2w_entropy",
+    "adc_zone_ratio",
+    "high_b_zone_ratio",
     "tissue_llr",
 )
 

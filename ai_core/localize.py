@@ -94,8 +94,9 @@ def classify(candidates: list[Candidate], maps: Maps, release: Release) -> list[
     """Score all candidates, each in several variants, in one batch."""
     if not candidates:
         return []
-    raw, shape = maps.raw, release.config.patches.shape_zyx
-    stack = stack_channels(maps.image, raw.maps, raw.lesion, raw.zones)[:1]
+    rules = release.config.patches
+    shape = rules.shape_zyx
+    stack = stack_channels(maps.image, maps.raw, rules.maps)[:1]
     centers = torch.tensor([c.peak_zyx for c in candidates], dtype=torch.float32)
     fine = [cut_patches(stack, centers, shape, zoom, flip) for flip, zoom in VARIANTS]
     coarse = [cut_patches(stack, centers, shape, 2 * zoom, flip) for flip, zoom in VARIANTS]

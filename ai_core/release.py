@@ -139,6 +139,16 @@ def read_verified(folder: Path) -> tuple[dict[str, bytes], str]:
     return files, hashlib.sha256(manifest_bytes).hexdigest()
 
 
+def read_weights(folder: Path) -> list[dict[str, Tensor]]:
+    """Return the verified weights of a release, in the order of `NETWORKS`.
+
+    Raises:
+        ReleaseError: a file is missing or altered.
+    """
+    files, _ = read_verified(folder)
+    return [load_tensors(files[f"{name}.safetensors"]) for name in NETWORKS]
+
+
 def write_release(
     folder: Path,
     config: CoreConfig,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ai_core.nets.blocks import Conv
-from ai_core.nets.localizer import INPUT_CHANNELS, MODALITIES
+from ai_core.nets.localizer import INPUT_CHANNELS, MODALITIES, Localization
 
 #: images, one map per modality, fused map, PZ and TZ probability
 PATCH_CHANNELS = INPUT_CHANNELS + len(MODALITIES) + 3
@@ -71,10 +71,14 @@ def corn_loss(corn_logits: Tensor, scores: Tensor) -> Tensor:
     return torch.stack(losses).sum() / max(1, scores.numel())
 
 
-def stack_channels(image: Tensor, maps: Tensor, lesion: Tensor, zones: Tensor) -> Tensor:
-    """Images and maps as one tensor ``(n, PATCH_CHANNELS, z, y, x)``. All but images: logits."""
-    parts = [image, torch.sigmoid(maps), torch.sigmoid(lesion), torch.softmax(zones, 1)[:, 1:]]
-    return torch.cat(parts, dim=1)
+def stack_channels(image: Tensor, result: Localization, with_maps: bool = True) -> Tensor:
+    """Images and maps as one tensor ``(n, PATCH_CHANNELS, z, y, x)``.
+
+    ``with_maps``: off, the localization maps are blank (for the ablation).
+    """
+    maps = torch.sigmoid(torch.cat([result.maps, result.lesion], dim=1))
+    zones = torch.softmax(result.zones, 1)[:, 1:]
+    return torch.cat([image, maps if with_maps else torch.zeros_like(maps), zones], dim=1)
 
 
 def cut_patches(

@@ -162,6 +162,23 @@ _RATIOS = {
 }
 
 
+# Share of a drawn ADC contrast that is left in the median voxel of a rendered focus: edges and EPI
+# pixels take the rest. 0.8 (1 - exp(-radius / 4 mm)), fitted to 93 foci without distortion.
+_RECOVERED, _RECOVERY_MM = 0.8, 4.0
+_LOWEST_CORE = 0.35
+
+
+def core_adc_ratio(focus: Focus) -> float:
+    """ADC ratio of a focus' core, so that the ratio drawn is what is seen in the image.
+
+    Published ratios were measured in images, where blur has taken its part. They were measured in
+    the middle of lesions: half of the loss (its root) is made up for.
+    """
+    radius_mm = math.prod(focus.radii) ** (1 / 3)
+    recovered = math.sqrt(_RECOVERED * (1 - math.exp(-radius_mm / _RECOVERY_MM)))
+    return max(_LOWEST_CORE, 1 - (1 - focus.adc_ratio) / recovered)
+
+
 def _mix(
     out: dict[str, Tensor],
     keep: Tensor,
@@ -184,6 +201,8 @@ def _mix(
     for name, ratio in _RATIOS.items():
         base = getattr(draw, name)
         factors = [getattr(f, ratio) for f in foci]
+        if name == "adc":
+            factors = [core_adc_ratio(f) for f in foci]
         if name == "t2w" and draw.lesion_t2_free:
             factors = [2.0 - f for f in factors]
         blend(out[name], [float(base[t]) * f for t, f in zip(reference, factors, strict=True)])

@@ -43,7 +43,7 @@ _R = TissueRow
 _MUSCLE = _R(1250, 120, 46, 5, 1.35, 0.15, 0.85, 0.08, 0.03, 0.12, 0.02, 0.6, 0.18, 0.15, 0.6)
 _FAT = _R(382, 13, 230, 25, 0.05, 0.03, 1.0, 0.02, 0.01, 0.1, 0.01, 0.0, 0.09, 0.2, 0.08)
 _BONE = _R(800, 100, 12, 3, 0.2, 0.1, 0.06, 0.02, 0.01, 0.1, 0.0, 0.0, 0.2, 0.2)
-_MARROW = _R(586, 73, 80, 10, 0.3, 0.12, 0.8, 0.03, 0.01, 0.1, 0.02, 0.3, 0.22, 0.2, 0.35)
+_MARROW = _R(586, 73, 80, 10, 0.3, 0.12, 0.8, 0.03, 0.01, 0.1, 0.02, 0.3, 0.22, 0.2, 0.15)
 _VEIN = _R(1850, 150, 150, 30, 1.5, 0.2, 0.9, 0.4, 0.1, 0.4, 0.4, 0.4, 0.25, 0.2, 0.4)
 _WALL = _R(1300, 120, 54, 7, 1.3, 0.15, 0.85, 0.25, 0.08, 0.3, 0.05, 0.6, 0.2, 0.18)
 
@@ -158,8 +158,9 @@ def draw_tissue(rng: np.random.Generator, site: Site, contrast: str = "mix") -> 
     t2 = _spread(rng, "t2") * (1.10 if weak else 1.0)
     t2w = _spin_echo(_COLUMNS["pd"], t1, t2, site.t2w_te_ms, site.t2w_tr_ms)
     s0 = _spin_echo(_COLUMNS["pd"], t1, t2, site.dwi_te_ms, 4000.0) * _COLUMNS["dwi_factor"]
-    # Fat suppression works more or less well from site to site.
-    s0[[Tissue.FAT, Tissue.PELVIC_FAT]] *= np.float32(rng.uniform(0.3, 2.0))
+    # Fat suppression works more or less well from site to site, mostly well.
+    leak = float(np.clip(np.exp(rng.normal(np.log(0.4), 0.7)), 0.05, 2.0))
+    s0[[Tissue.FAT, Tissue.PELVIC_FAT]] *= np.float32(leak)
     adc = _spread(rng, "adc", 1.5 if random else 1.0) * np.float32(site.adc_bias)
     ktrans = _spread(rng, "ktrans")
     t2w = t2w / t2w[Tissue.PZ]

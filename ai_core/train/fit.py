@@ -49,6 +49,7 @@ class HeldOut:
     rows: list[Row] = field(default_factory=list)
     significant: dict[int, int] = field(default_factory=dict)
     zone_dice: list[tuple[float, float]] = field(default_factory=list)
+    prevalence: float = 0.28
 
 
 def collect(release: Release, source: Source, cases: int) -> HeldOut:
@@ -56,7 +57,7 @@ def collect(release: Release, source: Source, cases: int) -> HeldOut:
     config = release.config
     samples = LesionSamples(source, config, "calibrate", 1, LATE_DROPOUT, augment=False)
     batches = stream(samples.batch, 0, config.training.workers)
-    held_out = HeldOut()
+    held_out = HeldOut(prevalence=config.training.prevalence)
     for case in track(range(cases), description="calibrate"):
         _collect_one(case, next(batches), release, held_out)
     return held_out
@@ -89,6 +90,15 @@ def _dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], label: int) ->
     return 2.0 * float((one & other).sum()) / max(1.0, float(one.sum() + other.sum()))
 
 
+def case_weights(rows: list[Row], held_out: HeldOut) -> npt.NDArray[np.float64]:
+    """Weight of each candidate, so that positive cases count at the prevalence in use."""
+    cases = [held_out.significant[case] > 0 for case in held_out.significant if case % 2 == 0]
+    share = min(max(float(np.mean(cases)), 1e-3), 1 - 1e-3)
+    wanted = held_out.prevalence
+    up, down = wanted / share, (1 - wanted) / (1 - share)
+    return np.array([up if held_out.significant[row.case] else down for row in rows])
+
+
 def fit_calibration(held_out: HeldOut) -> Calibration:
     """Combine map, classifier and features; report from where one false candidate a case remains.
 
@@ -106,7 +116,7 @@ def fit_calibration(held_out: HeldOut) -> Calibration:
             for row, seen in zip(rows, _unseen(rows), strict=True)
         ]
     )
-    model = LogisticRegression(C=STRENGTH).fit(inputs, labels)
+    model = LogisticRegression(C=STRENGTH).fit(inputs, labels, case_weights(rows, held_out))
     weights = np.maximum(model.coef_[0], 0.0)
     first = blank.model_copy(
         update={

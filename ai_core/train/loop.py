@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ai_core.config import Phase
 from ai_core.errors import TrainingError
+from ai_core.train.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,10 @@ class PhaseRun:
         device: torch.device,
         checkpoint_minutes: float,
         bf16: bool = False,
+        team: Team | None = None,
     ) -> None:
         self.plan, self.network, self.device, self.bf16 = plan, network.to(device), device, bf16
+        self.team = team or Team()
         self.checkpoint = folder / f"{plan.name}.checkpoint.pt"
         self.log_file = folder / f"{plan.name}.csv"
         self.checkpoint_s = checkpoint_minutes * 60
@@ -79,14 +82,14 @@ class PhaseRun:
             self._load()
         saved = started = time.monotonic()
         before = self.state.elapsed_s
-        with _progress() as progress:
+        with _progress(self.team.leads) as progress:
             bar = progress.add_task(self.plan.name, total=self.plan.budget.steps, note="")
             batches = self.plan.batches(self.state.step)
-            while self._share() < 1.0:
-                values = self._one(next(batches))
+            while (share := self._share()) < 1.0:
+                values = self._one(next(batches), share)
                 self.state.elapsed_s = before + time.monotonic() - started
                 progress.update(bar, completed=self.state.step, note=_note(values))
-                if self.state.step % LOG_EVERY == 0:
+                if self.state.step % LOG_EVERY == 0 and self.team.leads:
                     self._log(values)
                 if time.monotonic() - saved > self.checkpoint_s:
                     self._save()
@@ -94,16 +97,18 @@ class PhaseRun:
             close = getattr(batches, "close", None)
             if close is not None:
                 close()
+        self.team.average(self.average)
         self._save()
+        self.team.wait()
         return {k: v.cpu() for k, v in self.average.items()}
 
     def _share(self) -> float:
         """Part of the budget that is used up, by steps or by time, whichever is further."""
         budget = self.plan.budget
-        return max(self.state.step / budget.steps, self.state.elapsed_s / (60 * budget.max_minutes))
+        used = max(self.state.step / budget.steps, self.state.elapsed_s / (60 * budget.max_minutes))
+        return self.team.furthest(used)
 
-    def _one(self, batch: Batch) -> dict[str, float]:
-        share = self._share()
+    def _one(self, batch: Batch, share: float) -> dict[str, float]:
         warm = min(1.0, (self.state.step + 1) / WARM_UP_STEPS)
         rate = (
             self.plan.budget.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
@@ -122,6 +127,7 @@ class PhaseRun:
             )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self.team.average_gradients(self.network)
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
         self.optimiser.step()
         self._update_average()
@@ -147,6 +153,8 @@ class PhaseRun:
             writer.writerow([self.state.step, f"{self.state.elapsed_s:.1f}", *row])
 
     def _save(self) -> None:
+        if not self.team.leads:
+            return
         content = {
             "network": self.network.state_dict(),
             "average": self.average,
@@ -189,7 +197,7 @@ def _to(batch: Batch, device: torch.device) -> Batch:
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
 
-def _progress() -> Progress:
+def _progress(shown: bool) -> Progress:
     return Progress(
         TextColumn("{task.description:>10}"),
         BarColumn(),
@@ -198,6 +206,7 @@ def _progress() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         refresh_per_second=1,
+        disable=not shown,
     )
 
 

@@ -95,7 +95,7 @@ class ClassifyStep:
         return loss, values
 
     def _classification(self, classifier: Classifier, batch: Batch, result: Localization) -> Result:
-        stack = stack_channels(batch["image"], result.maps, result.lesion, result.zones)
+        stack = stack_channels(batch["image"], result, self.config.patches.maps)
         fine, coarse, matches = [], [], []
         for index in range(stack.shape[0]):
             found, labels = self._places(batch, result, index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ai_core.config import CoreConfig, ModalityDropout, Phase
 from ai_core.errors import InputError
-from ai_core.release import build_networks, choose_device
+from ai_core.release import NETWORKS, build_networks, choose_device, read_weights
 from ai_core.train.data import Batch, GlandSamples, LesionSamples, stream
 from ai_core.train.loop import PhasePlan, PhaseRun
 from ai_core.train.phases import (
@@ -22,7 +22,9 @@ from ai_core.train.phases import (
     gland_step,
     localize_step,
 )
+from ai_core.train.plots import plot_log
 from ai_core.train.source import Source
+from ai_core.train.team import Team, joined
 
 logger = logging.getLogger(__name__)
 Weights = dict[str, Tensor]
@@ -39,11 +41,16 @@ class Training:
     folder: Path
     device: torch.device
     resume: bool
+    start: Path | None = None
+    team: Team = field(default_factory=Team)
 
     def all_phases(self) -> dict[str, Weights]:
         """Weights of the gland finder, localizer and classifier after all phases."""
         torch.manual_seed(self.config.training.seed)
-        gland, localizer, classifier = build_networks(self.config)
+        networks = build_networks(self.config)
+        if self.start is not None:
+            begin_from(self.start, networks)
+        gland, localizer, classifier = networks
         gland_weights = self._gland(gland)
         local = self._localize(localizer)
         localizer.load_state_dict(local)
@@ -79,8 +86,11 @@ class Training:
     def _plan(
         self, name: str, budget: Phase, samples: GlandSamples | LesionSamples, step: object
     ) -> PhasePlan:
+        def mine(step: int) -> Batch:
+            return samples.batch(self.team.batch_of(step))
+
         def batches(start: int) -> Iterator[Batch]:
-            return stream(samples.batch, start, self.config.training.workers)
+            return stream(mine, start, self.config.training.workers)
 
         return PhasePlan(name, budget, step, batches)  # type: ignore[arg-type]
 
@@ -91,6 +101,8 @@ class Training:
             return load_file(done)
         logger.info("phase %s starts", plan.name)
         training = self.config.training
+        # Chance (dropout, jitter) differs between processes; the first weights do not.
+        torch.manual_seed(training.seed + self.team.rank)
         run = PhaseRun(
             plan,
             network,
@@ -98,9 +110,13 @@ class Training:
             self.device,
             training.checkpoint_minutes,
             training.precision == "bf16",
+            self.team,
         )
         weights = run.run(self.resume)
-        save_file({k: v.contiguous() for k, v in weights.items()}, done)
+        if self.team.leads:
+            save_file({k: v.contiguous() for k, v in weights.items()}, done)
+            plot_log(run.log_file)
+        self.team.wait()
         return weights
 
 
@@ -108,10 +124,28 @@ def _part(weights: Weights, prefix: str) -> Weights:
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
+def begin_from(folder: Path, networks: tuple[nn.Module, ...]) -> None:
+    """Fill the networks with the weights of a verified release, wherever name and shape agree.
+
+    Raises:
+        ReleaseError: the release is not whole, or altered.
+    """
+    for name, network, weights in zip(NETWORKS, networks, read_weights(folder), strict=True):
+        own = network.state_dict()
+        fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+        network.load_state_dict({**own, **fitting})
+        logger.info("%s: %d of %d tensors from %s", name, len(fitting), len(own), folder)
+
+
 def train(
-    config: CoreConfig, data: list[Path], out: Path, resume: bool, device: str
+    config: CoreConfig,
+    data: list[Path],
+    out: Path,
+    resume: bool,
+    device: str,
+    start: Path | None = None,
 ) -> dict[str, Weights]:
-    """Train all phases on cached simulated cases.
+    """Train all phases on cached simulated cases; ``start``: a release whose weights come first.
 
     Raises:
         InputError: a data folder holds no cases, or ``out`` holds a run and ``resume`` is off.
@@ -124,4 +158,6 @@ def train(
     every = max(2, round(1 / config.training.held_out))
     source = Source(tuple(data), every)
     source.case_at(0)
-    return Training(config, source, out, choose_device(device), resume).all_phases()
+    where = choose_device(device)
+    with joined(where) as team:
+        return Training(config, source, out, where, resume, start, team).all_phases()

@@ -76,6 +76,8 @@ def render(
 ) -> Drawn:
     """Render a random case of the source (or case ``number``) around a shifted centre.
 
+    Without ``augment``: as a scanner would show it, physical contrast and nothing masked.
+
     Cancers keep their instance numbers 1..n; benign mimics follow as n + 1, ... with ISUP 0.
     """
     cache, index = source.case_at(int(rng.integers(2**31)) if number is None else number)
@@ -88,6 +90,7 @@ def render(
         center_offset_mm=(offset[0], offset[1], offset[2]),
         modalities=tuple(modalities),
         augment=None if augment else NO_AUGMENT,
+        contrast="mix" if augment else "physics",
     )
     arrays = {name: value.numpy() for name, value in out.items()}
     grades, scores = arrays["isup"].tolist(), arrays["pirads"].tolist()

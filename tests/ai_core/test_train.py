@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,14 +17,15 @@ from ai_core.config import ModalityDropout, Phase, read_config
 from ai_core.errors import InputError, TrainingError
 from ai_core.nets.classifier import Classifier, corn_loss, cut_patches, suspicion_score
 from ai_core.nets.localizer import Localizer
-from ai_core.release import load_release
+from ai_core.release import NETWORKS, build_networks, load_release
 from ai_core.sim.dataset import build_cache
 from ai_core.train.data import GlandSamples, LesionSamples, draw_present, stream
 from ai_core.train.loop import PhasePlan, PhaseRun
 from ai_core.train.matching import Match, Truth, match
 from ai_core.train.package import make_release
 from ai_core.train.phases import ClassifyStep, JointModel
-from ai_core.train.run import train
+from ai_core.train.plots import plot_log
+from ai_core.train.run import begin_from, train
 from ai_core.train.source import Source
 from tests.ai_core.conftest import small_config
 
@@ -87,10 +90,10 @@ def _run(folder: Path, resume: bool, stop_at: int | None = None) -> dict[str, Te
     if stop_at is not None:
         one = run._one
 
-        def interrupted(batch: dict[str, Tensor]) -> dict[str, float]:
+        def interrupted(batch: dict[str, Tensor], share: float) -> dict[str, float]:
             if run.state.step == stop_at:
                 raise _Interrupted
-            return one(batch)
+            return one(batch, share)
 
         run._one = interrupted  # type: ignore[method-assign]
     return run.run(resume)
@@ -237,3 +240,40 @@ def test_a_wrong_key_is_named(tmp_path: Path) -> None:
     path.write_text('name = "x"\nversion = "1"\nspeed = 3\n')
     with pytest.raises(InputError, match="speed"):
         read_config(path)
+
+
+def test_training_goes_on_from_a_release(cache: Path, tmp_path: Path) -> None:
+    config = small_config(held_out=0.5)
+    first = train(config, [cache], tmp_path / "run", resume=False, device="cpu")
+    make_release(config, first, [cache], tmp_path / "release", "cpu")
+    networks = build_networks(config)
+    begin_from(tmp_path / "release", networks)
+    for name, network in zip(NETWORKS, networks, strict=True):
+        state = network.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in first[name].items())
+
+
+def test_a_log_becomes_a_picture(tmp_path: Path) -> None:
+    log = tmp_path / "phase.csv"
+    assert plot_log(log) is None
+    rows = [f"{step},{step / 10},{1 / step},{'nan' if step % 3 else 0.5}" for step in range(1, 60)]
+    log.write_text("\n".join(["step,elapsed_s,loss,hit", *rows]) + "\n", encoding="utf-8")
+    picture = plot_log(log)
+    assert picture is not None and picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(cache: Path, tmp_path: Path) -> None:
+    """`torchrun` with two processes: other batches, one set of weights, one log."""
+    settings = tmp_path / "small.json"
+    config = small_config(held_out=0.5, localize=Phase(steps=20, max_minutes=5.0))
+    settings.write_text(config.model_dump_json(), encoding="utf-8")
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "ai_core.cli", "train", "--config", str(settings), "--data", str(cache)]
+    command += ["--out", str(out), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    load_release(out / "release", "cpu")
+    steps = (out / "localize.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert len({row.split(",")[0] for row in steps}) == len(steps)
