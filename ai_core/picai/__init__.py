@@ -6,6 +6,7 @@ MHA archive or nnU-Net raw, label folders and marksheet as published with the PI
 
 from ai_core.picai.layout import Archive, StudyFiles, open_archive
 from ai_core.picai.marksheet import ClinicalRow, read_marksheet
+from ai_core.picai.read import read_study
 from ai_core.picai.splits import split_patients
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "StudyFiles",
     "open_archive",
     "read_marksheet",
+    "read_study",
     "split_patients",
 ]

@@ -129,7 +129,7 @@ def _place(path: Path, folder: Path, channels: Mapping[str, str], found: _Found)
     stem = _stem(path)
     if stem is None:
         return
-    kind = _label_kind(where.as_posix() if where.parts else folder.name)
+    kind = _label_kind("/".join([*folder.resolve().parts[-3:], *where.parts]))
     if kind is not None:
         name, rank = kind
         best = found.labels.setdefault(stem, {}).get(name)
