@@ -19,25 +19,28 @@ SMOOTHING_MM = 2.5
 WEIGHT = {"adc": 1.0, "high_b": 1.0, "t2w": 0.5}
 #: About 1 mL of cancer in 50 mL of gland, in one of four glands.
 PRIOR_LOG_ODDS = float(np.log(0.005))
-LIMIT = 12.0
 
 
 def tissue_map(scene: Scene) -> FloatArray:
-    """Posterior 0-1 of cancer by voxel, ``[z, y, x]`` on the grid of the scene."""
+    """Posterior 0-1 of cancer by voxel, ``[z, y, x]`` on the grid of the scene.
+
+    0 outside the gland. Beyond the table's means a value says no more than the mean does: artefacts would win else.
+    """
     total = np.zeros(scene.gland.shape, dtype=np.float64)
-    sigma = [SMOOTHING_MM / step for step in scene.spacing_zyx_mm]
     for name, (cancer, other, spread) in TISSUE_TABLE.items():
         if name not in scene.present:
             continue
         values = scene.image[CHANNEL[name]].astype(np.float64)
+        valid = values != 0
         if name == "adc":
             inside = values[scene.gland & (values > 0)]
             values = values / max(float(np.median(inside)) if inside.size else 1.0, 0.1)
-        ratio = ((values - other) ** 2 - (values - cancer) ** 2) / (2 * spread**2)
-        valid = scene.image[CHANNEL[name]] != 0
-        total += WEIGHT[name] * np.where(valid, np.clip(ratio, -LIMIT, LIMIT), 0.0)
-    odds = ndimage.gaussian_filter(total, sigma) + PRIOR_LOG_ODDS
-    return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))), dtype=np.float32)
+        bounded = np.clip(values, min(cancer, other), max(cancer, other))
+        ratio = ((bounded - other) ** 2 - (bounded - cancer) ** 2) / (2 * spread**2)
+        total += WEIGHT[name] * np.where(valid, ratio, 0.0)
+    sigma = [SMOOTHING_MM / step for step in scene.spacing_zyx_mm]
+    odds = ndimage.gaussian_filter(np.where(scene.gland, total, 0.0), sigma) + PRIOR_LOG_ODDS
+    return np.where(scene.gland, 1 / (1 + np.exp(-odds)), 0.0).astype(np.float32)
 
 
 def tissue_candidates(scene: Scene, rules: Candidates) -> list[Candidate]:
