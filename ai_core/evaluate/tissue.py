@@ -24,7 +24,8 @@ PRIOR_LOG_ODDS = float(np.log(0.005))
 def tissue_map(scene: Scene) -> FloatArray:
     """Posterior 0-1 of cancer by voxel, ``[z, y, x]`` on the grid of the scene.
 
-    0 outside the gland. Beyond the table's means a value says no more than the mean does: artefacts would win else.
+    0 outside the gland. Beyond the table's means a value says no more than the mean does:
+    artefacts would win else.
     """
     total = np.zeros(scene.gland.shape, dtype=np.float64)
     for name, (cancer, other, spread) in TISSUE_TABLE.items():

@@ -201,7 +201,7 @@ def _load(path: Path) -> dict[str, npt.NDArray[np.generic]]:
 def _points(
     rng: Rng, grid: Grid, offset_mm: npt.NDArray[np.float64], augment: bool
 ) -> torch.Tensor:
-    """Return sampling positions in units of the stored grid (-1 to 1), ``(1, z, y, x, 3)`` as x, y, z."""
+    """Return positions in the stored grid (-1 to 1), ``(1, z, y, x, 3)`` as x, y, z."""
     axes = [
         (np.arange(n) - (n - 1) / 2) * step + shift
         for n, step, shift in zip(grid.shape_zyx, grid.spacing_zyx_mm, offset_mm, strict=True)
