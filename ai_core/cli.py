@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,23 +116,30 @@ def simulate(
     ] = 1,
 ) -> None:
     """Make simulated examinations. Finished cases of an interrupted run are kept."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ai_core.sim.dataset import build_cache
     from ai_core.sim.export import simulate_to_folder
 
     drawn = _sites(sites)
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("simulate", total=cases)
-
-        def step(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total)
-
+    with _progress("simulate") as step:
         if anatomies:
             build_cache(out, cases, seed, sites=drawn, progress=step, workers=workers)
         else:
             simulate_to_folder(out, cases, seed, drawn, step)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr; yields what is to be called with (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task(title, total=None)
+
+        def step(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        yield step
 
 
 def _sites(path: Path | None) -> tuple[Site, ...] | None:
@@ -174,6 +184,100 @@ def train(
     for name, value in values.items():
         typer.echo(f"{name:28} {value:.3f}")
     typer.echo(f"release written to {out / 'release'}")
+
+
+class Against(StrEnum):
+    """Scores to compare the likelihood with."""
+
+    MAP = "map"
+    CLASSIFIER = "classifier"
+    FEATURES = "features"
+    TISSUE_TABLE = "tissue_table"
+
+
+class Withheld(StrEnum):
+    """Images that can be withheld from the networks."""
+
+    ADC = "adc"
+    HIGH_B = "high_b"
+    DCE = "dce"
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", help="Cases: PI-CAI layout, simulated, or cached anatomies."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for records and report.")],
+    release: Annotated[
+        Path | None, typer.Option("--release", help="Release folder; default: the packaged one.")
+    ] = None,
+    against: Annotated[
+        list[Against] | None, typer.Option("--against", help="Score to compare with; repeat.")
+    ] = None,
+    without: Annotated[
+        list[Withheld] | None, typer.Option("--without", help="Also without this image; repeat.")
+    ] = None,
+    sites: Annotated[
+        Path | None, typer.Option("--sites", help="Sites that cached anatomies are rendered at.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of rendering cached anatomies.")] = 1,
+    cases: Annotated[
+        int | None, typer.Option("--cases", min=1, help="Only so many, spread over the data.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    device: DeviceOption = Device.AUTO,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Measure a release on labelled cases. Finished cases of an interrupted run are kept.
+
+    Writes evaluation.json, evaluation.md and plots. Several --data folders count as one data set
+    (images and labels may lie apart).
+    """
+    from ai_core.evaluate.one import Plan
+    from ai_core.evaluate.report import as_markdown, make_report, write_report
+    from ai_core.evaluate.run import Request, run_evaluation
+    from ai_core.types import Modality
+
+    rows = tuple(Against) if against is None else tuple(dict.fromkeys(against))
+    withheld = tuple(Modality(name.value) for name in dict.fromkeys(without or ()))
+    request = Request(
+        release=release,
+        folders=tuple(data),
+        out=out,
+        plan=Plan(Against.TISSUE_TABLE in rows, withheld),
+        sites=_sites(sites),
+        seed=seed,
+        limit=cases,
+        workers=workers,
+        device=device.value,
+    )
+    with _progress("evaluate") as step:
+        outcome = run_evaluation(request, step)
+    report = make_report(outcome, tuple(row.value for row in rows))
+    command = "ai-core " + shlex.join(sys.argv[1:])
+    document = write_report(report, outcome, out, command)
+    typer.echo(json.dumps(document, indent=1) if as_json else as_markdown(report, outcome, command))
+
+
+@app.command("sites")
+def sites_command(
+    out: Annotated[Path, typer.Option("--out", help="JSON file to write.")],
+    count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same sites.")] = 1,
+) -> None:
+    """Draw simulated sites for `simulate` and `evaluate`: scanners that training never saw.
+
+    Training draws another site at every step, from its own random stream.
+    """
+    from ai_core.evaluate.sources import draw_sites
+    from ai_core.sim.sites import site_to_dict
+
+    drawn = [site_to_dict(site) for site in draw_sites(count, seed)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(drawn, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"{count} sites written to {out}")
 
 
 def main() -> None:

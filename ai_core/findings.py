@@ -18,7 +18,10 @@ from ai_core.types import Finding, FloatArray, Geometry, Gland, LabelArray
 
 @dataclass(frozen=True)
 class Region:
-    """A scored candidate on the working grid. ``significance`` is the probability of the label."""
+    """A scored candidate on the working grid. ``significance`` is the probability of the label.
+
+    ``classifier_logit`` is the classifier's part of the likelihood.
+    """
 
     candidate: Candidate
     likelihood: float
@@ -26,6 +29,7 @@ class Region:
     significance: float
     spread: float
     mean_adc_um2_s: float | None
+    classifier_logit: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def to_findings(
     relevance: FloatArray = np.zeros(target.shape_zyx, dtype=np.float32)
     findings: list[Finding] = []
     for region in regions:
-        mask = _mask_on(region, grid, target) & (lesions == 0)
+        mask = mask_on(region.candidate, grid, target) & (lesions == 0)
         if not mask.any():
             continue
         rank = len(findings) + 1
@@ -90,15 +94,15 @@ def to_findings(
     return tuple(findings), lesions, relevance
 
 
-def _mask_on(region: Region, grid: Geometry, target: Geometry) -> Mask:
-    """Return the region on the T2W grid: its largest part; where too thin, its peak voxel."""
-    soft = resample_map(region.candidate.mask.astype(np.float32), grid, target)
+def mask_on(candidate: Candidate, grid: Geometry, target: Geometry) -> Mask:
+    """Return a candidate on the T2W grid: its largest part; where too thin, its peak voxel."""
+    soft = resample_map(candidate.mask.astype(np.float32), grid, target)
     labels, count = ndimage.label(soft > 0.5, CUBE_26)
     if count:
         sizes = np.bincount(labels.ravel())[1:]
         return np.asarray(labels == int(sizes.argmax()) + 1)
     mask = np.zeros(target.shape_zyx, dtype=bool)
-    peak = index_of_lps(target, lps_of_index(grid, region.candidate.peak_zyx))
+    peak = index_of_lps(target, lps_of_index(grid, candidate.peak_zyx))
     index = tuple(round(v) for v in peak)
     if all(0 <= i < n for i, n in zip(index, mask.shape, strict=True)):
         mask[index] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -28,6 +28,7 @@ from ai_core.types import (
     Geometry,
     Gland,
     LabelArray,
+    Modality,
     Quality,
     QualityFinding,
     Vector3,
@@ -38,9 +39,12 @@ OFF_CENTRE_MM = 5.0
 
 
 @dataclass
-class _Clock:
-    """Wall time by stage."""
+class _Run:
+    """One analysis: the case, the release, images to withhold, and wall time by stage."""
 
+    case: Case
+    release: Release
+    without: frozenset[Modality]
     stages: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -48,6 +52,20 @@ class _Clock:
         start = time.perf_counter()
         yield
         self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A result with what evaluation looks at behind it.
+
+    ``regions``: all candidates, most likely first, also those below the reporting threshold, on
+    ``grid``; ``scene``: the images they were measured on. No gland: none of them.
+    """
+
+    result: CaseResult
+    regions: tuple[Region, ...] = ()
+    grid: Geometry | None = None
+    scene: Scene | None = None
 
 
 def analyse(case: Case, release: Release) -> CaseResult:
@@ -59,23 +77,36 @@ def analyse(case: Case, release: Release) -> CaseResult:
         GeometryError: a volume cannot be placed in the patient.
         InputError: the case has neither ADC nor diffusion with two b-values.
     """
+    return examine(case, release).result
+
+
+def examine(
+    case: Case, release: Release, without: frozenset[Modality] = frozenset()
+) -> Examination:
+    """Analyse a case and keep the candidates behind the result; raises as `analyse`.
+
+    ``without``: prepared images that the networks do not get to see.
+    """
     check_case(case)
-    clock = _Clock()
-    with clock.stage("gland"):
+    run = _Run(case, release, without)
+    with run.stage("gland"):
         found = find_gland(case.t2w, release)
     if not found.credible:
-        return _without_gland(case, found.volume_ml, str(found.doubt), release, clock)
-    view = _look(case, found.center_lps_mm, _outline(found), found.grid, release, clock)
-    doubt = _doubt(view.opinion, release)
-    if doubt is not None:
-        return _without_gland(case, found.volume_ml, doubt, release, clock)
+        doubt = str(found.doubt)
+        return Examination(_without_gland(run, found.volume_ml, doubt))
+    view = _look(run, found.center_lps_mm, _outline(found), found.grid)
+    unsure = _doubt(view.opinion, release)
+    if unsure is not None:
+        return Examination(_without_gland(run, found.volume_ml, unsure))
     if _off_centre(view):
         grid = view.prepared.grid
         center = lps_of_index(grid, _centroid(view.gland))
-        view = _look(case, center, view.gland.astype(np.float32), grid, release, clock)
-    with clock.stage("findings"):
-        regions = _regions(view, release)
-        return _result(case, view, regions, release, clock)
+        view = _look(run, center, view.gland.astype(np.float32), grid)
+    with run.stage("findings"):
+        scene = _scene(view, release)
+        regions = _regions(view, scene, release)
+        result = _result(run, view, regions)
+    return Examination(result, tuple(regions), view.prepared.grid, scene)
 
 
 @dataclass(frozen=True)
@@ -93,22 +124,17 @@ class _View:
         return self.opinion.gland
 
 
-def _look(
-    case: Case,
-    center_lps_mm: Vector3,
-    outline: FloatArray,
-    outline_grid: Geometry,
-    release: Release,
-    clock: _Clock,
-) -> _View:
+def _look(run: _Run, center_lps_mm: Vector3, outline: FloatArray, outline_grid: Geometry) -> _View:
     """Prepare images around a point and localize. ``outline``: what is known of the gland, 0-1."""
-    with clock.stage("prepare"):
+    case, release = run.case, run.release
+    with run.stage("prepare"):
         grid = working_grid(case.t2w.geometry, center_lps_mm, release.config.lesion_grid)
         t2w = resample(to_sitk(case.t2w), grid)
         rough = resample_map(outline, outline_grid, grid) > 0.5
         prepared = assemble(case, t2w, rough, grid, release.config)
+        prepared = replace(prepared, images=prepared.images.without(run.without))
         stack = network_input(prepared.images, rough, release.config.normalise)
-    with clock.stage("infer"):
+    with run.stage("infer"):
         maps = localize(stack, prepared.images.present(), release)
         opinion = second_opinion(maps, rough)
     return _View(prepared, maps, opinion, zones_in(opinion.gland, maps))
@@ -140,14 +166,18 @@ def _centroid(mask: Mask) -> tuple[float, float, float]:
     return (float(z), float(y), float(x))
 
 
-def _regions(view: _View, release: Release) -> list[Region]:
+def _scene(view: _View, release: Release) -> Scene:
+    names = frozenset(m.value for m in view.prepared.images.present())
+    image = view.maps.image[0].cpu().numpy()
+    return Scene(image, names, view.gland, view.zones, release.config.lesion_grid.spacing_zyx_mm)
+
+
+def _regions(view: _View, scene: Scene, release: Release) -> list[Region]:
     """Return candidates with likelihood, suspicion and significance, most likely first."""
     prepared, maps = view.prepared, view.maps
-    spacing = release.config.lesion_grid.spacing_zyx_mm
-    candidates = extract_candidates(maps.heat, view.gland, spacing, release.config.candidates)
+    rules = release.config.candidates
+    candidates = extract_candidates(maps.heat, view.gland, scene.spacing_zyx_mm, rules)
     scores = classify(candidates, maps, release)
-    names = frozenset(m.value for m in prepared.images.present())
-    scene = Scene(maps.image[0].cpu().numpy(), names, view.gland, view.zones, spacing)
     regions = []
     for candidate, score in zip(candidates, scores, strict=True):
         significance = release.significance.probability(candidate_features(candidate, scene))
@@ -159,6 +189,7 @@ def _regions(view: _View, release: Release) -> list[Region]:
                 significance,
                 score.spread,
                 _mean_adc(candidate, prepared),
+                score.logit,
             )
         )
     return sorted(regions, key=lambda region: -region.likelihood)
@@ -173,9 +204,8 @@ def _mean_adc(candidate: Candidate, prepared: Prepared) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _result(
-    case: Case, view: _View, regions: list[Region], release: Release, clock: _Clock
-) -> CaseResult:
+def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
+    case, release = run.case, run.release
     prepared, maps, gland = view.prepared, view.maps, view.gland
     target, grid = case.t2w.geometry, prepared.grid
     margin = release.config.candidates.gland_margin_mm
@@ -207,7 +237,7 @@ def _result(
         quality=tuple(remarks),
         release=release.info,
         used=MappingProxyType(prepared.used),
-        timings_s=MappingProxyType(clock.stages),
+        timings_s=MappingProxyType(run.stages),
     )
 
 
@@ -226,10 +256,9 @@ def _remarks(
     return [remark for remark in remarks if remark is not None]
 
 
-def _without_gland(
-    case: Case, volume_ml: float, doubt: str, release: Release, clock: _Clock
-) -> CaseResult:
+def _without_gland(run: _Run, volume_ml: float, doubt: str) -> CaseResult:
     """Return the result where no prostate was recognised: empty maps, and the reason."""
+    case, release = run.case, run.release
     shape = case.t2w.geometry.shape_zyx
     labels: LabelArray = np.zeros(shape, dtype=np.uint8)
     empty: FloatArray = np.zeros(shape, dtype=np.float32)
@@ -250,5 +279,5 @@ def _without_gland(
         ),
         release=release.info,
         used=MappingProxyType({"t2w": "as acquired"}),
-        timings_s=MappingProxyType(clock.stages),
+        timings_s=MappingProxyType(run.stages),
     )

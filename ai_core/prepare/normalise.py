@@ -43,6 +43,15 @@ class Images:
         )
         return tuple(name for name, image in pairs if image is not None)
 
+    def without(self, absent: frozenset[Modality]) -> Images:
+        """Return the same images less some; T2W stays."""
+        return Images(
+            self.t2w,
+            None if Modality.ADC in absent else self.adc_um2_s,
+            None if Modality.HIGH_B in absent else self.high_b,
+            None if Modality.DCE in absent else self.dce,
+        )
+
 
 def whole_image_z(t2w: FloatArray, rules: Normalise) -> FloatArray:
     """T2W for the gland finder: percentile clip, then z-score over the field of view."""

@@ -69,7 +69,7 @@ def test_wrong_use_is_status_2() -> None:
     assert _run("fly").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["predict", "simulate", "train"])
+@pytest.mark.parametrize("command", ["predict", "simulate", "train", "evaluate", "sites"])
 def test_help(command: str) -> None:
     done = _run(command, "--help")
     assert done.returncode == 0

@@ -1,0 +1,1 @@
+"""Figures of a release on labelled cases: detection, outlines, calibration, with intervals."""
