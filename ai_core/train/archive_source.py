@@ -48,6 +48,7 @@ class ArchiveSource:
     """Prepared examinations; draws are functions of the generator alone."""
 
     files: tuple[Path, ...]
+    real: bool = True
 
     @classmethod
     def open(

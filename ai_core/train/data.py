@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ai_core.config import CoreConfig, ModalityDropout
-from ai_core.nets.localizer import MODALITIES
+from ai_core.nets.localizer import CHANNELS, MODALITIES
 from ai_core.prepare.normalise import Images, network_input, whole_image_z
 from ai_core.train.negatives import no_prostate
-from ai_core.train.source import Source, render
+from ai_core.train.source import Cases
 from ai_core.types import FloatArray, Modality
 
 Rng = np.random.Generator
@@ -69,7 +69,7 @@ class GlandSamples:
     ``absent``: share of volumes without a prostate.
     """
 
-    source: Source
+    source: Cases
     config: CoreConfig
     phase: str
     size: int
@@ -92,7 +92,7 @@ class GlandSamples:
         if rng.random() < self.absent:
             t2w, zones = no_prostate(rng, grid.shape_zyx), np.zeros(grid.shape_zyx, np.uint8)
         else:
-            drawn = render(self.source, rng, grid, config.training.gland_offset_mm, ("t2w",))
+            drawn = self.source.draw(rng, grid, config.training.gland_offset_mm, ("t2w",))
             t2w, zones = drawn.images.t2w, drawn.zones
         return whole_image_z(_gamma(rng, t2w), config.normalise), zones
 
@@ -106,14 +106,18 @@ def _gamma(rng: Rng, t2w: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class LesionSamples:
-    """Images for the localizer and the classifier: all modalities, zones, lesions."""
+    """Images for the localizer and the classifier: all modalities, zones, lesions.
 
-    source: Source
+    ``in_order``: batch after batch goes through the cases; else they are drawn by chance.
+    """
+
+    source: Cases
     config: CoreConfig
     phase: str
     size: int
     dropout: ModalityDropout
     augment: bool = True
+    in_order: bool = False
 
     def batch(self, index: int) -> Batch:
         """Batch ``index``.
@@ -123,32 +127,41 @@ class LesionSamples:
         """
         rng = generator(self.config.training.seed, self.phase, index)
         present = draw_present(rng, self.dropout)
-        rows = [self._one(rng, present) for _ in range(self.size)]
+        first = index * self.size
+        numbers = [first + i if self.in_order else None for i in range(self.size)]
+        rows = [self._one(rng, present, number) for number in numbers]
         batch = {key: torch.from_numpy(np.stack([row[key] for row in rows])) for key in rows[0]}
         batch["zones"] = batch["zones"].long()
-        batch["present"] = torch.from_numpy(present)
+        # An image that one examination of the batch lacks is taken from all of them.
+        batch["present"] = batch["present"].amin(0)
+        for flag, channels in zip(batch["present"], CHANNELS.values(), strict=True):
+            batch["image"][:, channels] *= flag
         return batch
 
-    def _one(self, rng: Rng, present: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    def _one(
+        self, rng: Rng, present: npt.NDArray[np.float32], number: int | None
+    ) -> dict[str, npt.NDArray[Any]]:
         config = self.config
         names = tuple(m.value for m, flag in zip(MODALITIES, present, strict=True) if flag)
-        drawn = render(
-            self.source,
+        drawn = self.source.draw(
             rng,
             config.lesion_grid,
             config.training.lesion_offset_mm,
             names,
-            augment=self.augment,
+            number,
+            self.augment,
         )
         images = _keep(drawn.images, present)
         gland = roughly(rng, drawn.zones > 0)
         isup, pirads = np.zeros(MAX_LESIONS, np.int64), np.zeros(MAX_LESIONS, np.int64)
-        for number, (grade, score) in drawn.foci.items():
-            if number < MAX_LESIONS:
-                isup[number], pirads[number] = grade, score
+        for focus, (grade, score) in drawn.foci.items():
+            if focus < MAX_LESIONS:
+                isup[focus], pirads[focus] = grade, score
         significant = isup[np.minimum(drawn.instances, MAX_LESIONS - 1)] >= 2
+        there = images.present()
         return {
             "image": network_input(images, gland, config.normalise),
+            "present": np.array([m in there for m in MODALITIES], dtype=np.float32),
             "lesion": (significant & (drawn.instances > 0)).astype(np.float32)[None],
             "zones": drawn.zones,
             "instances": drawn.instances.astype(np.int16),

@@ -24,7 +24,7 @@ from ai_core.train.logistic_fit import STRENGTH, fit_logistic
 from ai_core.train.matching import match
 from ai_core.train.phases import found_places, truth_of
 from ai_core.train.run import LATE_DROPOUT
-from ai_core.train.source import Source
+from ai_core.train.source import Cases
 
 FALSE_POSITIVES_PER_CASE = 1.0
 FOLDS = 5
@@ -50,14 +50,25 @@ class HeldOut:
     significant: dict[int, int] = field(default_factory=dict)
     zone_dice: list[tuple[float, float]] = field(default_factory=list)
     prevalence: float = 0.28
+    real: bool = False
+
+    def fitted(self) -> list[int]:
+        """Return the cases that numbers are fitted on; the others are measured."""
+        return [case for case in self.significant if case % 2 == 0]
 
 
-def collect(release: Release, source: Source, cases: int) -> HeldOut:
-    """Run the localizer and the classifier on ``cases`` held-out cases, each rendered once."""
+def collect(release: Release, source: Cases, cases: int) -> HeldOut:
+    """Run the localizer and the classifier on ``cases`` held-out cases, one after the other.
+
+    Of real examinations each is used once; simulated ones are rendered anew where they are few.
+    """
     config = release.config
-    samples = LesionSamples(source, config, "calibrate", 1, LATE_DROPOUT, augment=False)
+    cases = min(cases, len(source)) if source.real else cases
+    samples = LesionSamples(
+        source, config, "calibrate", 1, LATE_DROPOUT, augment=False, in_order=True
+    )
     batches = stream(samples.batch, 0, config.training.workers)
-    held_out = HeldOut(prevalence=config.training.prevalence)
+    held_out = HeldOut(prevalence=config.training.prevalence, real=source.real)
     for case in track(range(cases), description="calibrate"):
         _collect_one(case, next(batches), release, held_out)
     return held_out
@@ -92,7 +103,7 @@ def _dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], label: int) ->
 
 def case_weights(rows: list[Row], held_out: HeldOut) -> npt.NDArray[np.float64]:
     """Weight of each candidate, so that positive cases count at the prevalence in use."""
-    cases = [held_out.significant[case] > 0 for case in held_out.significant if case % 2 == 0]
+    cases = [held_out.significant[case] > 0 for case in held_out.fitted()]
     share = min(max(float(np.mean(cases)), 1e-3), 1 - 1e-3)
     wanted = held_out.prevalence
     up, down = wanted / share, (1 - wanted) / (1 - share)
@@ -107,7 +118,10 @@ def fit_calibration(held_out: HeldOut) -> Calibration:
     """
     rows = [row for row in held_out.rows if row.case % 2 == 0]
     labels = np.array([row.significant for row in rows])
-    blank = Calibration(simulated_cases=len(held_out.significant))
+    count = len(held_out.fitted())
+    blank = Calibration(
+        simulated_cases=0 if held_out.real else count, real_cases=count if held_out.real else 0
+    )
     if len({row.case for row in rows if row.significant}) < FOLDS:
         return blank
     inputs = np.array(
@@ -128,8 +142,7 @@ def fit_calibration(held_out: HeldOut) -> Calibration:
     )
     odds = inputs @ weights + first.intercept
     wrong = np.sort(odds[~labels])[::-1]
-    cases = sum(1 for case in held_out.significant if case % 2 == 0)
-    allowed = int(FALSE_POSITIVES_PER_CASE * cases)
+    allowed = int(FALSE_POSITIVES_PER_CASE * count)
     threshold = sigmoid(float(wrong[allowed])) if allowed < len(wrong) else 0.0
     return first.model_copy(update={"report_from": round(threshold, 4)})
 

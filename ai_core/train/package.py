@@ -12,9 +12,11 @@ from ai_core.calibration import Calibration
 from ai_core.config import CoreConfig
 from ai_core.logistic import LogisticModel
 from ai_core.release import NETWORKS, Release, build_networks, choose_device, write_release
+from ai_core.train.datasets import open_cases
 from ai_core.train.fit import collect, figures, fit_calibration, fit_significance
 from ai_core.train.presence import fit_presence, gland_figures
-from ai_core.train.source import Source
+from ai_core.train.run import PREPARED
+from ai_core.train.source import Cases, Source
 from ai_core.types import ReleaseInfo
 
 CARD = """# Model card: {name} {version}
@@ -23,15 +25,13 @@ CARD = """# Model card: {name} {version}
 
 - **What it does**: finds the prostate on T2W, makes a localization map per modality (T2W, ADC,
   high b, DCE) and a fused map, scores up to {count} candidates, labels clinical significance.
-- **Trained on**: simulated examinations and nothing else: up to {trained} anatomies, rendered
-  anew at every step. No patient image was used. The likelihood is an *AI suspicion index, not a
-  probability*: it was calibrated on {simulated} simulated and {real} real examinations.
-- **Never shown**: that it finds cancer in patients. Expect worse figures on real scans than here.
+- **Trained on**: {trained}
+- **Likelihood**: calibrated on {simulated} simulated and {real} real examinations. {wording}
 - **Needed input**: axial T2W, and ADC or diffusion with two b-values. High b and DCE may be absent.
 - **Made by**: `ai-core train` with the `config.json` beside this file (seed {seed}).
 
-## Figures on simulated cases that were never trained on
-Computed at the end of the training command on {cases:.0f} held-out simulated cases
+## Figures on cases that were never trained on
+Computed at the end of the training command on {cases:.0f} held-out {kind} cases
 ({positive_cases:.0f} with significant cancer); fitted numbers came from other held-out cases.
 
 | Figure | Value |
@@ -44,6 +44,14 @@ bladder, after treatment, with hip prostheses, and with strong distortion. Lesio
 benign nodules or inflammation are the hard part, in simulation as in life.
 """
 
+SIMULATED = (
+    "simulated examinations and nothing else: up to {count} anatomies, rendered anew at every "
+    "step.\n  No patient image was used. Never shown: that it finds cancer in patients. Expect "
+    "worse figures on\n  real scans than here."
+)
+REAL = "{count} examinations, of patients in whole or in part."
+INDEX = "It is an\n  *AI suspicion index, not a probability*."
+PROBABILITY = "It is meant\n  as a probability at the prevalence of those."
 NAMES = {
     "dice_gland": "Gland Dice (finder, coarse grid)",
     "presence_right": "Says rightly whether there is a prostate",
@@ -68,10 +76,11 @@ def make_release(
     device: str,
 ) -> dict[str, float]:
     """Fit calibration and significance on held-out cases, measure, write the release."""
-    every = max(2, round(1 / config.training.held_out))
-    source = Source(tuple(data), every, held_out=True)
+    scratch = folder.parent / PREPARED
+    source = open_cases(data, config, scratch, held_out=True)
+    trained_on = open_cases(data, config, scratch)
     release = _in_memory(config, weights, device)
-    presence = fit_presence(release.gland, Source(tuple(data), every), config)
+    presence = fit_presence(release.gland, trained_on, config)
     held_out = collect(release, source, config.training.calibration_cases)
     calibration, significance = fit_calibration(held_out), fit_significance(held_out)
     fitted = dataclasses.replace(
@@ -79,8 +88,7 @@ def make_release(
     )
     values = figures(held_out, fitted)
     values |= gland_figures(release.gland, presence, source, config)
-    trained = len(Source(tuple(data), every))
-    card = _card(config, calibration, values, trained)
+    card = _card(config, calibration, values, trained_on)
     write_release(folder, config, weights, calibration, significance, presence, card)
     return values
 
@@ -98,18 +106,21 @@ def _in_memory(config: CoreConfig, weights: dict[str, dict[str, Tensor]], device
 
 
 def _card(
-    config: CoreConfig, calibration: Calibration, values: dict[str, float], trained: int
+    config: CoreConfig, calibration: Calibration, values: dict[str, float], trained_on: Cases
 ) -> str:
     rows = [f"| {text} | {values[key]:.2f} |" for key, text in NAMES.items()]
+    simulated_alone = isinstance(trained_on, Source)
     return CARD.format(
         name=config.name,
         version=config.version,
         count=config.candidates.maximum_count,
-        trained=trained,
+        trained=(SIMULATED if simulated_alone else REAL).format(count=len(trained_on)),
         simulated=calibration.simulated_cases,
         real=calibration.real_cases,
+        wording=PROBABILITY if calibration.real_cases else INDEX,
         seed=config.training.seed,
         cases=values["cases"],
         positive_cases=values["positive_cases"],
+        kind="real" if calibration.real_cases else "simulated",
         table="\n".join(rows),
     )

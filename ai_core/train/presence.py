@@ -14,7 +14,7 @@ from ai_core.logistic import LogisticModel
 from ai_core.nets.gland import GlandFinder, both_ways
 from ai_core.train.data import Batch, GlandSamples, stream
 from ai_core.train.logistic_fit import fit_logistic
-from ai_core.train.source import Source
+from ai_core.train.source import Cases
 
 #: Largest relative disturbance of the finder's weights.
 WEIGHT_NOISE = 0.3
@@ -24,7 +24,7 @@ ABSENT = 0.5
 FIGURE_CASES = 40
 
 
-def fit_presence(finder: GlandFinder, source: Source, config: CoreConfig) -> LogisticModel:
+def fit_presence(finder: GlandFinder, source: Cases, config: CoreConfig) -> LogisticModel:
     """Fit on simulated pelves and on volumes without a prostate.
 
     The finder works with disturbed weights: on real images it is less sure and less consistent
@@ -58,7 +58,7 @@ def _disturbed(finder: GlandFinder, amount: float) -> GlandFinder:
 
 
 def gland_figures(
-    finder: GlandFinder, presence: LogisticModel, source: Source, config: CoreConfig
+    finder: GlandFinder, presence: LogisticModel, source: Cases, config: CoreConfig
 ) -> dict[str, float]:
     """Dice of the finder, and how often presence is judged rightly, on held-out cases."""
     cases = min(FIGURE_CASES, config.training.calibration_cases)

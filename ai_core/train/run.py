@@ -15,6 +15,7 @@ from ai_core.config import CoreConfig, ModalityDropout, Phase
 from ai_core.errors import InputError
 from ai_core.release import NETWORKS, build_networks, choose_device, read_weights
 from ai_core.train.data import Batch, GlandSamples, LesionSamples, stream
+from ai_core.train.datasets import open_cases
 from ai_core.train.loop import PhasePlan, PhaseRun
 from ai_core.train.phases import (
     ClassifyStep,
@@ -23,11 +24,13 @@ from ai_core.train.phases import (
     localize_step,
 )
 from ai_core.train.plots import plot_log
-from ai_core.train.source import Source
+from ai_core.train.source import Cases
 from ai_core.train.team import Team, joined
 
 logger = logging.getLogger(__name__)
 Weights = dict[str, Tensor]
+#: Real examinations, prepared once, within the folder of the run.
+PREPARED = "prepared"
 #: In the last two phases every patch counts; T2W alone says too little about significance.
 LATE_DROPOUT = ModalityDropout(t2w_only=0.0)
 
@@ -37,7 +40,7 @@ class Training:
     """One training run: configuration, data, folder, device."""
 
     config: CoreConfig
-    source: Source
+    source: Cases
     folder: Path
     device: torch.device
     resume: bool
@@ -145,19 +148,18 @@ def train(
     device: str,
     start: Path | None = None,
 ) -> dict[str, Weights]:
-    """Train all phases on cached simulated cases; ``start``: a release whose weights come first.
+    """Train all phases; ``start``: a release whose weights come first.
 
     Raises:
-        InputError: a data folder holds no cases, or ``out`` holds a run and ``resume`` is off.
+        InputError: a data folder holds no cases (see `open_cases`), or ``out`` holds a run and
+            ``resume`` is off.
         TrainingError: training diverged.
     """
     out.mkdir(parents=True, exist_ok=True)
     if not resume and any(out.glob("*.checkpoint.pt")):
         raise InputError(f"{out} holds a training run", "Add --resume, or choose another folder.")
     torch.set_num_threads(config.training.threads)
-    every = max(2, round(1 / config.training.held_out))
-    source = Source(tuple(data), every)
-    source.case_at(0)
+    source = open_cases(data, config, out / PREPARED)
     where = choose_device(device)
     with joined(where) as team:
         return Training(config, source, out, where, resume, start, team).all_phases()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,46 @@ ZyxMm = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """One rendered case: images, zones 0/1/2, focus numbers, and (ISUP, PI-RADS) by number."""
+
+    images: Images
+    zones: npt.NDArray[np.uint8]
+    instances: npt.NDArray[np.int64]
+    foci: dict[int, tuple[int, int]]
+
+
+class Cases(Protocol):
+    """Cases that training draws from. ``real``: examinations of patients, not simulated ones."""
+
+    @property
+    def real(self) -> bool:
+        """Whether these are examinations of patients."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def draw(
+        self,
+        rng: Rng,
+        grid: Grid,
+        offset_zyx_mm: ZyxMm,
+        modalities: Sequence[str],
+        number: int | None = None,
+        augment: bool = True,
+    ) -> Drawn:
+        """Draw a random case, or case ``number``, on a grid around its shifted gland centre."""
+        ...
+
+
+@dataclass(frozen=True)
 class Source:
     """Cases of one or more cache folders; every `every`-th is held out for good."""
 
     folders: tuple[Path, ...]
     every: int
     held_out: bool = False
+    real: bool = False
 
     @cached_property
     def _cases(self) -> list[tuple[SimCache, int]]:
@@ -44,55 +79,35 @@ class Source:
         """Return the cache and index of a case; numbers wrap around."""
         return self._cases[number % len(self._cases)]
 
+    def draw(
+        self,
+        rng: Rng,
+        grid: Grid,
+        offset_zyx_mm: ZyxMm,
+        modalities: Sequence[str],
+        number: int | None = None,
+        augment: bool = True,
+    ) -> Drawn:
+        """Render a case; cancers keep their numbers 1..n, benign mimics follow with ISUP 0.
 
-def _open(folder: Path) -> SimCache:
-    shards = folder / "shards"
-    try:
-        return SimCache.open(shards if shards.is_dir() else folder)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} holds no cached anatomies", "Make them with: ai-core simulate --anatomies."
-        ) from error
+        Without ``augment``: as a scanner would show it, physical contrast and nothing masked.
+        """
+        cache, index = self.case_at(int(rng.integers(2**31)) if number is None else number)
+        z, y, x = (float(rng.uniform(-o, o)) for o in offset_zyx_mm)
+        out = render_training(
+            cache.load(index),
+            rng,
+            grid_zyx=grid.shape_zyx,
+            spacing_zyx_mm=grid.spacing_zyx_mm,
+            center_offset_mm=(z, y, x),
+            modalities=tuple(modalities),
+            augment=None if augment else NO_AUGMENT,
+            contrast="mix" if augment else "physics",
+        )
+        return _drawn({name: value.numpy() for name, value in out.items()})
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """One rendered case: images, zones 0/1/2, focus numbers, and (ISUP, PI-RADS) by number."""
-
-    images: Images
-    zones: npt.NDArray[np.uint8]
-    instances: npt.NDArray[np.int64]
-    foci: dict[int, tuple[int, int]]
-
-
-def render(
-    source: Source,
-    rng: Rng,
-    grid: Grid,
-    offset_zyx_mm: ZyxMm,
-    modalities: Sequence[str],
-    number: int | None = None,
-    augment: bool = True,
-) -> Drawn:
-    """Render a random case of the source (or case ``number``) around a shifted centre.
-
-    Without ``augment``: as a scanner would show it, physical contrast and nothing masked.
-
-    Cancers keep their instance numbers 1..n; benign mimics follow as n + 1, ... with ISUP 0.
-    """
-    cache, index = source.case_at(int(rng.integers(2**31)) if number is None else number)
-    offset = tuple(float(rng.uniform(-o, o)) for o in offset_zyx_mm)
-    out = render_training(
-        cache.load(index),
-        rng,
-        grid_zyx=grid.shape_zyx,
-        spacing_zyx_mm=grid.spacing_zyx_mm,
-        center_offset_mm=(offset[0], offset[1], offset[2]),
-        modalities=tuple(modalities),
-        augment=None if augment else NO_AUGMENT,
-        contrast="mix" if augment else "physics",
-    )
-    arrays = {name: value.numpy() for name, value in out.items()}
+def _drawn(arrays: dict[str, npt.NDArray[Any]]) -> Drawn:
     grades, scores = arrays["isup"].tolist(), arrays["pirads"].tolist()
     cancers = len(grades)
     foci = {i + 1: (int(g), int(s)) for i, (g, s) in enumerate(zip(grades, scores, strict=True))}
@@ -104,6 +119,16 @@ def render(
         arrays["t2w"], arrays.get("adc"), arrays.get("high_b"), _floats(arrays.get("dce"))
     )
     return Drawn(images, arrays["zones"], instances, foci)
+
+
+def _open(folder: Path) -> SimCache:
+    shards = folder / "shards"
+    try:
+        return SimCache.open(shards if shards.is_dir() else folder)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} holds no cached anatomies", "Make them with: ai-core simulate --anatomies."
+        ) from error
 
 
 def _floats(image: npt.NDArray[np.generic] | None) -> FloatArray | None:

@@ -44,7 +44,7 @@ def test_every_phase_runs_and_the_release_loads(cache: Path, tmp_path: Path) -> 
     weights = train(config, [cache], tmp_path / "run", resume=False, device="cpu")
     values = make_release(config, weights, [cache], tmp_path / "release", "cpu")
     release = load_release(tmp_path / "release", "cpu")
-    assert release.calibration.simulated_cases == 4
+    assert release.calibration.simulated_cases == 2
     assert values["cases"] == 2
     again = train(config, [cache], tmp_path / "run", resume=True, device="cpu")
     for name, tensors in weights.items():

@@ -7,11 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ai_core.config import CoreConfig, Grid, Training
+from ai_core.config import CoreConfig, Grid, ModalityDropout, Training
 from ai_core.errors import InputError
 from ai_core.geometry import grid_around
+from ai_core.release import load_release
+from ai_core.sim.dataset import build_cache
 from ai_core.train.archive_source import ArchiveSource
+from ai_core.train.data import LesionSamples
+from ai_core.train.datasets import Mixed, open_cases
+from ai_core.train.package import make_release
+from ai_core.train.run import train
 from ai_core.volume_io import write_volume
+from tests.ai_core.conftest import small_config
 
 GRID = grid_around((5.0, -9.0, 30.0), (0.8, 0.8, 3.0), (150, 150, 20), np.eye(3))
 CONFIG = CoreConfig(name="t", version="0", training=Training(held_out=0.5))
@@ -96,3 +103,34 @@ def test_what_cannot_be_trained_on_is_said(root: Path, tmp_path: Path) -> None:
         ArchiveSource((tmp_path / "broken.npz",)).draw(
             np.random.default_rng(0), TARGET, (0.0, 0.0, 0.0), ()
         )
+
+
+def test_examinations_and_anatomies_are_trained_on_together(root: Path, tmp_path: Path) -> None:
+    build_cache(tmp_path / "simulated", 2, seed=3)
+    folders = [root, tmp_path / "simulated"]
+    both = open_cases(folders, CONFIG, tmp_path / "scratch")
+    assert isinstance(both, Mixed) and not both.real
+    assert {part.real for part in both.parts} == {True, False}
+    held_out = open_cases(folders, CONFIG, tmp_path / "scratch", held_out=True)
+    assert held_out.real and len(held_out) + len(both.parts[0]) == 3
+    dropout = ModalityDropout(dce=0.0, high_b=0.0, adc=0.0, t2w_only=0.0)
+    config = small_config(held_out=0.5)
+    for index in range(3):
+        batch = LesionSamples(both, config, "localize", 2, dropout).batch(index)
+        there = batch["image"].abs().sum(dim=(0, 2, 3, 4)) > 0
+        assert bool(batch["present"][3]) == bool(there[3])
+
+
+def test_calibration_on_patients_says_so(root: Path, tmp_path: Path) -> None:
+    config = small_config(held_out=0.5)
+    weights = train(config, [root], tmp_path / "run", resume=False, device="cpu")
+    make_release(config, weights, [root], tmp_path / "run" / "release", "cpu")
+    release = load_release(tmp_path / "run" / "release", "cpu")
+    assert release.calibration.simulated_cases == 0
+    card = (tmp_path / "run" / "release" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "of patients" in card
+
+
+def test_a_folder_of_neither_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no cached anatomies and no examinations"):
+        open_cases([tmp_path], CONFIG, tmp_path / "scratch")
