@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ai_core.candidates import Candidate, Mask, dilate_mm
+from ai_core.texture import co_occurrence, principal_axes, wedge_index
 from ai_core.types import FloatArray
 
 LARGE_MM = 15.0  # PI-RADS v2.1: 15 mm separates category 4 from 5
@@ -44,6 +45,9 @@ class Scene:
     spacing_zyx_mm: tuple[float, float, float]
 
 
+#: Texture is measured between these normalised values (T2W: z-score; ADC: 10^-3 mm2/s).
+TEXTURE_LIMITS = {"t2w": (-3.0, 3.0), "adc": (0.2, 2.6)}
+TEXTURE = ("glcm_contrast", "glcm_homogeneity", "glcm_correlation")
 CHANNEL = {"t2w": 0, "adc": 1, "high_b": 2, "dce": 3}
 Features = dict[str, float | None]
 
@@ -64,6 +68,7 @@ def candidate_features(candidate: Candidate, scene: Scene) -> Features:
     """All features of a candidate; None where a modality is missing."""
     mask, spacing = candidate.mask, scene.spacing_zyx_mm
     diameter = longest_diameter_mm(mask, spacing)
+    axes = principal_axes(mask, spacing)
     volume_ml = float(mask.sum() * np.prod(spacing)) / 1000.0
     table: Features = {
         "volume_ml_log": float(np.log(max(volume_ml, 1e-3))),
@@ -74,13 +79,26 @@ def candidate_features(candidate: Candidate, scene: Scene) -> Features:
         "sphericity": _sphericity(mask, spacing),
         "capsule_contact": _capsule_contact(mask, scene),
         "lexicon_symmetric": _symmetry(mask, scene),
+        "lexicon_lenticular": 1 - axes.flatness,
+        "lexicon_wedge": wedge_index(mask, scene.gland, spacing),
+        "elongation": axes.elongation,
     }
     ring = dilate_mm(mask, RING_MM, spacing) & ~mask & scene.gland
     for name in CHANNEL:
         table |= _intensity(name, mask, ring, scene)
+    for name in TEXTURE_LIMITS:
+        table |= _texture(name, mask, scene)
     table |= _against_zone(mask, scene)
     table["tissue_llr"] = tissue_llr(mask, scene)
     return table
+
+
+def _texture(name: str, mask: Mask, scene: Scene) -> Features:
+    keys = [f"{name}_{what}" for what in TEXTURE]
+    if name not in scene.present:
+        return dict.fromkeys(keys)
+    found = co_occurrence(scene.image[CHANNEL[name]], mask, *TEXTURE_LIMITS[name])
+    return dict(zip(keys, (found.contrast, found.homogeneity, found.correlation), strict=True))
 
 
 def _against_zone(mask: Mask, scene: Scene) -> Features:
@@ -112,6 +130,10 @@ FEATURES = (
     "sphericity",
     "capsule_contact",
     "lexicon_symmetric",
+    "lexicon_lenticular",
+    "lexicon_wedge",
+    "elongation",
+    *(f"{name}_{what}" for name in TEXTURE_LIMITS for what in TEXTURE),
     *(f"{name}_{what}" for name in CHANNEL for what in ("mean", "variance", "contrast")),
     "adc_p10",
     "t2w_entropy",
