@@ -41,6 +41,18 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class PrecisionName(StrEnum):
+    """What networks compute with."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+PrecisionOption = Annotated[
+    PrecisionName,
+    typer.Option("--precision", help="Of the networks; auto: bf16 on CUDA, fp32 elsewhere."),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 
 
@@ -70,16 +82,17 @@ def predict(
         Path | None, typer.Option("--release", help="Release folder; default: the packaged one.")
     ] = None,
     device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Analyse one examination given as NIfTI, MetaImage or NRRD volumes.
 
     Needed: T2W and the ADC map. High b and DCE are optional.
     """
-    from ai_core.predict import Inputs, predict_files
+    from ai_core.predict import Inputs, Machine, predict_files
 
     inputs = Inputs(t2w, adc, hbv, hbv_b, tuple(dce or ()), dce_interval)
-    report = predict_files(inputs, out, release, device.value)
+    report = predict_files(inputs, out, release, Machine(device.value, precision.value))
     if as_json:
         typer.echo(json.dumps(report, indent=1))
         return
@@ -228,6 +241,7 @@ def evaluate(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = PrecisionName.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure a release on labelled cases. Finished cases of an interrupted run are kept.
@@ -252,6 +266,7 @@ def evaluate(
         limit=cases,
         workers=workers,
         device=device.value,
+        precision=precision.value,
     )
     with _progress("evaluate") as step:
         outcome = run_evaluation(request, step)

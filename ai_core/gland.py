@@ -77,7 +77,9 @@ def _look(t2w_image: sitk.Image, t2w: Geometry, center: Vector3, release: Releas
     grid = working_grid(t2w, center, config.gland_grid)
     values = whole_image_z(resample(t2w_image, grid), config.normalise)
     image = torch.from_numpy(values).to(release.device)
-    plain, mirrored = (part.cpu().numpy() for part in both_ways(release.gland, image))
+    with release.computing():
+        pair = both_ways(release.gland, image)
+    plain, mirrored = (part.float().cpu().numpy() for part in pair)
     return judge(plain, mirrored, grid, release)
 
 

@@ -51,7 +51,8 @@ def localize(stack: FloatArray, present: tuple[Modality, ...], release: Release)
     flags = torch.tensor([float(m in present) for m in MODALITIES], device=release.device)
     single = torch.from_numpy(stack)[None].to(release.device)
     pair = torch.cat([single, single.flip(-1)])
-    raw = release.localizer(pair, flags)
+    with release.computing():
+        raw = release.localizer(pair, flags)
     maps = _both(torch.sigmoid(raw.maps))
     by_name = {m: maps[i] for i, m in enumerate(MODALITIES) if m in present}
     zones = _both(torch.softmax(raw.zones, 1))
@@ -100,7 +101,9 @@ def classify(candidates: list[Candidate], maps: Maps, release: Release) -> list[
     centers = torch.tensor([c.peak_zyx for c in candidates], dtype=torch.float32)
     fine = [cut_patches(stack, centers, shape, zoom, flip) for flip, zoom in VARIANTS]
     coarse = [cut_patches(stack, centers, shape, 2 * zoom, flip) for flip, zoom in VARIANTS]
-    logits, corn = release.classifier(torch.cat(fine), torch.cat(coarse), maps.present)
+    with release.computing():
+        logits, corn = release.classifier(torch.cat(fine), torch.cat(coarse), maps.present)
+    logits, corn = logits.float(), corn.float()
     by_variant = logits.view(len(VARIANTS), -1)
     spread = torch.sigmoid(by_variant).std(0)
     suspicion = suspicion_score(corn).view(len(VARIANTS), -1).mean(0)

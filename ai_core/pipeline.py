@@ -17,7 +17,7 @@ from ai_core.geometry import centre_lps, lps_of_index
 from ai_core.gland import GlandFound, find_gland
 from ai_core.localize import Maps, SecondOpinion, classify, localize, second_opinion, zones_in
 from ai_core.prepare.assemble import Prepared, assemble, check_case
-from ai_core.prepare.geometry import resample, resample_map, to_sitk, working_grid
+from ai_core.prepare.geometry import Window, resample, resample_map, to_sitk, working_grid
 from ai_core.prepare.normalise import network_input
 from ai_core.quality import gland_cut_off, low_snr
 from ai_core.release import Release
@@ -207,7 +207,11 @@ def _mean_adc(candidate: Candidate, prepared: Prepared) -> float | None:
 def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
     case, release = run.case, run.release
     prepared, maps, gland = view.prepared, view.maps, view.gland
-    target, grid = case.t2w.geometry, prepared.grid
+    grid = prepared.grid
+    window = Window.over(grid, case.t2w.geometry)
+    if window is None:
+        return _without_gland(run, 0.0, "it lies outside the image")
+    target, whole = window.part, window.embed
     margin = release.config.candidates.gland_margin_mm
     near = dilate_mm(gland, margin, release.config.lesion_grid.spacing_zyx_mm)
     masks = to_t2w_grid(gland, maps, np.where(near, maps.heat, 0.0), grid, target)
@@ -215,19 +219,22 @@ def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
     findings, lesions, relevance = to_findings(
         reported, masks, grid, target, release.significance.yes_from
     )
-    remarks = [*prepared.quality, *_remarks(case, prepared, gland, masks.gland)]
+    gland_mask = whole(masks.gland)
+    remarks = [*prepared.quality, *_remarks(case, prepared, gland, gland_mask)]
     likelihood = max((region.likelihood for region in regions), default=0.0)
     return CaseResult(
-        geometry=target,
+        geometry=case.t2w.geometry,
         gland=masks.as_gland(target),
-        gland_mask=masks.gland,
-        zones=masks.zones,
-        lesions=lesions,
-        likelihood=masks.heat,
-        relevance=relevance,
+        gland_mask=gland_mask,
+        zones=whole(masks.zones),
+        lesions=whole(lesions),
+        likelihood=whole(masks.heat),
+        relevance=whole(relevance),
         modality_maps=MappingProxyType(
             {
-                name: resample_map(np.where(near, values, 0.0).astype(np.float32), grid, target)
+                name: whole(
+                    resample_map(np.where(near, values, 0.0).astype(np.float32), grid, target)
+                )
                 for name, values in maps.modality.items()
             }
         ),

@@ -27,7 +27,17 @@ class Inputs:
     dce_interval_s: float
 
 
-def predict_files(inputs: Inputs, out: Path, release: Path | None, device: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what numbers to compute; see `load_release`."""
+
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def predict_files(
+    inputs: Inputs, out: Path, release: Path | None, machine: Machine
+) -> dict[str, Any]:
     """Analyse files, write the maps and `result.json` to ``out``; returns the report.
 
     Raises:
@@ -37,7 +47,7 @@ def predict_files(inputs: Inputs, out: Path, release: Path | None, device: str) 
     start = time.perf_counter()
     case = read_case(inputs)
     read = time.perf_counter()
-    loaded = load_release(release, device)
+    loaded = load_release(release, machine.device, machine.precision)
     load = time.perf_counter()
     result = analyse(case, loaded)
     done = time.perf_counter()

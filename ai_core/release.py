@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ai_core.logistic import LogisticModel
 from ai_core.nets.classifier import Classifier
 from ai_core.nets.gland import GlandFinder
 from ai_core.nets.localizer import MODALITIES, Localizer
+from ai_core.precision import Precision, choose_precision, computing
 from ai_core.types import ReleaseInfo
 
 PACKAGED = Path(__file__).parent / "releases"
@@ -56,6 +58,11 @@ class Release:
     significance: LogisticModel
     presence: LogisticModel
     device: torch.device
+    precision: Precision = Precision.FP32
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Give the context in which its networks run."""
+        return computing(self.precision, self.device)
 
 
 def choose_device(name: str) -> torch.device:
@@ -86,8 +93,12 @@ def build_networks(config: CoreConfig) -> tuple[GlandFinder, Localizer, Classifi
     )
 
 
-def load_release(path: Path | None = None, device: str = "auto") -> Release:
+def load_release(
+    path: Path | None = None, device: str = "auto", precision: str = "auto"
+) -> Release:
     """Load and verify a release; ``None`` is the packaged one.
+
+    ``precision``: ``fp32``, ``bf16``, or ``auto`` (bf16 on CUDA, fp32 elsewhere).
 
     Raises:
         ReleaseError: a file is missing or altered, a setting is invalid, weights do not fit, or
@@ -109,7 +120,16 @@ def load_release(path: Path | None = None, device: str = "auto") -> Release:
     gland, localizer, classifier = networks
     info = ReleaseInfo(config.name, config.version, digest, calibration.real_cases > 0)
     release = Release(
-        info, config, gland, localizer, classifier, calibration, significance, presence, where
+        info,
+        config,
+        gland,
+        localizer,
+        classifier,
+        calibration,
+        significance,
+        presence,
+        where,
+        choose_precision(precision, where),
     )
     _probe(release)
     return release

@@ -103,6 +103,11 @@ class ModelSection(_Section):
     device: str = Field(
         "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto, cpu or cuda"
     )
+    precision: str = Field(
+        "auto",
+        pattern="^(auto|fp32|bf16)$",
+        description="of the networks: auto (bf16 on CUDA, fp32 elsewhere), fp32, or bf16",
+    )
     case_limit_s: float = Field(
         600, gt=0, description="an analysis that takes longer is ended and counts as an attempt"
     )
@@ -173,7 +178,7 @@ class NodeConfig(_Section):
 
     def analysis_digest(self) -> str:
         """SHA-256 of the settings that change what a result says (never AE titles or ports)."""
-        settings = self.model.model_dump_json(include={"device"})
+        settings = self.model.model_dump_json(include={"device", "precision"})
         return hashlib.sha256(settings.encode()).hexdigest()
 
 

@@ -142,7 +142,8 @@ def _model(config: NodeConfig) -> Iterator[Check]:
     from ai_core.errors import CoreError
 
     try:
-        info = load_release(Path(config.model.release) if config.model.release else None).info
+        path = Path(config.model.release) if config.model.release else None
+        info = load_release(path, config.model.device, config.model.precision).info
     except CoreError as error:
         yield Check("model", "wrong", str(error), error.advice)
     else:

@@ -81,7 +81,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         if verdict
         else None,
     )
-    outcome = run_study(study, lambda: _release(job["release"], job["device"]))
+    outcome = run_study(study, lambda: _release(job["release"], job["device"], job["precision"]))
     folder = Path(job["out"])
     ensure_dir(folder)
     results: list[dict[str, Any]] = []
@@ -141,10 +141,10 @@ def _loader(files: dict[str, dict[str, str]]) -> Callable[[str], bytes]:
 
 
 @lru_cache(maxsize=1)
-def _release(path: str, device: str) -> Any:
+def _release(path: str, device: str, precision: str) -> Any:
     from ai_core import load_release
 
-    return load_release(Path(path) if path else None, device=device)
+    return load_release(Path(path) if path else None, device=device, precision=precision)
 
 
 if __name__ == "__main__":

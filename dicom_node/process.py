@@ -61,7 +61,12 @@ def process_folder(
     )
     release = Path(config.model.release) if config.model.release else None
     try:
-        outcome = run_study(job, lambda: load_release(release, device=config.model.device))
+        outcome = run_study(
+            job,
+            lambda: load_release(
+                release, device=config.model.device, precision=config.model.precision
+            ),
+        )
     except CoreError as error:
         raise NodeError(str(error)) from error
     except InputProblem as problem:

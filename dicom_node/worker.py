@@ -147,6 +147,7 @@ class Worker:
             "verdict": verdict,
             "release": self._config.model.release,
             "device": self._config.model.device,
+            "precision": self._config.model.precision,
             "out": str(data_dir / results_folder(claim.study_uid, claim.number)),
         }
 

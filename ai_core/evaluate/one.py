@@ -27,6 +27,7 @@ from ai_core.findings import mask_on
 from ai_core.geometry import index_of_lps, lps_of_index
 from ai_core.labelled import LabelledCase, Reference, lesion_parts
 from ai_core.pipeline import Examination, examine
+from ai_core.prepare.geometry import Window
 from ai_core.release import Release
 from ai_core.types import Geometry, LabelArray, Modality, Vector3
 
@@ -150,16 +151,17 @@ def _paint(
     candidates: Sequence[Candidate], grid: Geometry | None, target: Geometry
 ) -> tuple[npt.NDArray[np.uint8], list[int]]:
     """Paint candidates 1.. on the T2W grid, stronger ones first; also which have voxels there."""
-    numbers = np.zeros(target.shape_zyx, dtype=np.uint8)
     kept: list[int] = []
+    window = None if grid is None else Window.over(grid, target)
+    if grid is None or window is None:
+        return np.zeros(target.shape_zyx, dtype=np.uint8), kept
+    numbers = np.zeros(window.part.shape_zyx, dtype=np.uint8)
     for index, candidate in enumerate(candidates):
-        if grid is None:
-            break
-        mask = mask_on(candidate, grid, target) & (numbers == 0)
+        mask = mask_on(candidate, grid, window.part) & (numbers == 0)
         if mask.any():
             kept.append(index)
             numbers[mask] = len(kept)
-    return numbers, kept
+    return window.embed(numbers), kept
 
 
 def _peak_inside(

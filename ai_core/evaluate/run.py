@@ -45,6 +45,7 @@ class Request:
     limit: int | None = None
     workers: int = 1
     device: str = "auto"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def run_evaluation(request: Request, progress: Progress | None = None) -> Outcom
         ReleaseError: the release cannot be used.
     """
     source = open_source(request.folders, request.sites, request.seed)
-    info = load_release(request.release, request.device).info
+    info = load_release(request.release, request.device, request.precision).info
     folder = request.out / CASES_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     _claim(request, info)
@@ -92,6 +93,7 @@ def _claim(request: Request, info: ReleaseInfo) -> None:
         "release": info.sha256,
         "data": [str(folder.resolve()) for folder in request.folders],
         "seed": request.seed,
+        "precision": request.precision,
         "sites": hashlib.sha256(json.dumps(sites, sort_keys=True).encode()).hexdigest(),
         "tissue_table": request.plan.tissue_table,
         "without": [modality.value for modality in request.plan.without],
@@ -139,7 +141,7 @@ class _Worker:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // request.workers))
         self.plan = request.plan
         self.folder = request.out / CASES_FOLDER
-        self.release = load_release(request.release, request.device)
+        self.release = load_release(request.release, request.device, request.precision)
         self.source: CaseSource = open_source(request.folders, request.sites, request.seed)
 
     def evaluate(self, index: int) -> None:

@@ -5,7 +5,11 @@ SimpleITK is used here and in `registration` only; training needs neither.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TypeVar
+
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
 
 from ai_core.config import Grid
@@ -13,7 +17,11 @@ from ai_core.errors import GeometryError
 from ai_core.geometry import grid_around, index_of_lps, lps_of_index
 from ai_core.types import FloatArray, Geometry, LabelArray, Vector3, Volume
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 DETERMINANT_TOLERANCE = 0.05
+#: Room around a cropped image: pixels, and standard deviations of the smoothing.
+MARGIN_PIXELS = 2
+MARGIN_SIGMAS = 6.0
 
 
 def check_geometry(geometry: Geometry, name: str) -> None:
@@ -76,7 +84,7 @@ def resample(
     ``transform`` maps points of the target to points of the image (SimpleITK's convention). Where
     the target's pixels are larger, the image is smoothed first, so that noise does not alias.
     """
-    smooth = _smoothed(image, target)
+    smooth = _smoothed(image if transform is not None else _cropped(image, target), target)
     filter_ = sitk.ResampleImageFilter()
     filter_.SetSize(target.size_xyz)
     filter_.SetOutputSpacing(target.spacing_xyz_mm)
@@ -87,6 +95,22 @@ def resample(
     if transform is not None:
         filter_.SetTransform(transform)
     return np.asarray(sitk.GetArrayFromImage(filter_.Execute(smooth)), dtype=np.float32)
+
+
+def _cropped(image: sitk.Image, target: Geometry) -> sitk.Image:
+    """Part of the image that the target can see, with room for smoothing."""
+    window = overlap(target, geometry_of(image))
+    if window is None:
+        return image
+    own, size = image.GetSpacing(), image.GetSize()
+    reach = MARGIN_PIXELS + MARGIN_SIGMAS * 0.42 * max(target.spacing_xyz_mm[:2])
+    low, count = [], []
+    for axis, (start, stop) in enumerate(reversed(window)):
+        more = int(np.ceil(MARGIN_PIXELS + reach / own[axis]))
+        low.append(max(0, start - more))
+        count.append(min(size[axis], stop + more) - low[-1])
+    part: sitk.Image = sitk.RegionOfInterest(image, count, low)
+    return part
 
 
 def _smoothed(image: sitk.Image, target: Geometry) -> sitk.Image:
@@ -105,21 +129,48 @@ def _smoothed(image: sitk.Image, target: Geometry) -> sitk.Image:
     return result
 
 
+@dataclass(frozen=True)
+class Window:
+    """A box of a grid: work on ``part`` costs less than on ``whole``. Starts are z, y, x."""
+
+    whole: Geometry
+    part: Geometry
+    start_zyx: tuple[int, int, int]
+
+    @classmethod
+    def over(cls, source: Geometry, whole: Geometry) -> Window | None:
+        """Return the smallest box of ``whole`` that holds all of ``source``; None where none."""
+        ranges = overlap(source, whole)
+        if ranges is None:
+            return None
+        (z0, z1), (y0, y1), (x0, x1) = ranges
+        part = Geometry(
+            (x1 - x0, y1 - y0, z1 - z0),
+            whole.spacing_xyz_mm,
+            lps_of_index(whole, (z0, y0, x0)),
+            whole.direction,
+        )
+        return cls(whole, part, (z0, y0, x0))
+
+    def embed(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """Put an array of the part into one of the whole, 0 elsewhere."""
+        result = np.zeros(self.whole.shape_zyx, dtype=array.dtype)
+        box = tuple(
+            slice(start, start + count)
+            for start, count in zip(self.start_zyx, array.shape, strict=True)
+        )
+        result[box] = array
+        return result
+
+
 def resample_map(
     values: FloatArray, source: Geometry, target: Geometry, interpolator: int = sitk.sitkLinear
 ) -> FloatArray:
     """Resample a map from one grid to another, 0 outside; computed only where they overlap."""
-    result = np.zeros(target.shape_zyx, dtype=np.float32)
-    window = _overlap(source, target)
+    window = Window.over(source, target)
     if window is None:
-        return result
-    (z0, z1), (y0, y1), (x0, x1) = window
-    part = Geometry(
-        (x1 - x0, y1 - y0, z1 - z0),
-        target.spacing_xyz_mm,
-        lps_of_index(target, (z0, y0, x0)),
-        target.direction,
-    )
+        return np.zeros(target.shape_zyx, dtype=np.float32)
+    part = window.part
     out = sitk.Resample(
         to_sitk(Volume(values, source)),
         list(part.size_xyz),
@@ -130,8 +181,7 @@ def resample_map(
         [v for row in part.direction for v in row],
         0.0,
     )
-    result[z0:z1, y0:y1, x0:x1] = sitk.GetArrayFromImage(out)
-    return result
+    return window.embed(sitk.GetArrayFromImage(out))
 
 
 def resample_labels(labels: LabelArray, source: Geometry, target: Geometry) -> LabelArray:
@@ -140,8 +190,8 @@ def resample_labels(labels: LabelArray, source: Geometry, target: Geometry) -> L
     return values.astype(np.uint8)
 
 
-def _overlap(source: Geometry, target: Geometry) -> tuple[tuple[int, int], ...] | None:
-    """Index ranges z, y, x of the target that hold all of the source, or None."""
+def overlap(source: Geometry, target: Geometry) -> tuple[tuple[int, int], ...] | None:
+    """Return index ranges z, y, x of the target that hold all of the source, or None."""
     nz, ny, nx = source.shape_zyx
     corners = [
         index_of_lps(target, lps_of_index(source, (z, y, x)))
