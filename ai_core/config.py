@@ -101,9 +101,12 @@ class ModalityDropout(_Part):
 
 
 class Phase(_Part):
-    """Budget and rate of one training phase. It ends at `steps` or after `max_minutes`."""
+    """Budget and rate of one training phase. It ends at `steps` or after `max_minutes`.
 
-    steps: int
+    No steps at all leave the phase out: the joint one in an ablation.
+    """
+
+    steps: Annotated[int, Field(ge=0)]
     max_minutes: float = 60.0
     batch: int = 2
     learning_rate: float = 2e-3

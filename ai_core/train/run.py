@@ -82,6 +82,8 @@ class Training:
         )
 
     def _joint(self, name: str, network: JointModel, budget: Phase) -> Weights:
+        if budget.steps == 0:
+            return network.state_dict()
         samples = LesionSamples(self.source, self.config, name, budget.batch, LATE_DROPOUT)
         step = ClassifyStep(self.config, joint=not network.freeze)
         return self._phase(self._plan(name, budget, samples, step), network)

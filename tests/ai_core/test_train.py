@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ai_core.candidates import Candidate
@@ -49,6 +50,14 @@ def test_every_phase_runs_and_the_release_loads(cache: Path, tmp_path: Path) -> 
     again = train(config, [cache], tmp_path / "run", resume=True, device="cpu")
     for name, tensors in weights.items():
         assert all(torch.equal(value, again[name][key]) for key, value in tensors.items())
+
+
+def test_a_phase_without_steps_is_left_out(cache: Path, tmp_path: Path) -> None:
+    config = small_config(held_out=0.5, joint=Phase(steps=0))
+    weights = train(config, [cache], tmp_path, resume=False, device="cpu")
+    kept = load_file(tmp_path / "classify.safetensors")
+    assert not (tmp_path / "joint.safetensors").exists()
+    assert all(torch.equal(v, kept[f"classifier.{k}"]) for k, v in weights["classifier"].items())
 
 
 def test_a_run_is_not_overwritten(cache: Path, tmp_path: Path) -> None:
