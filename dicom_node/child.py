@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dicom_node.supervisor import PARENT_ENV
+from dicom_node.supervisor import PARENT_ENV, inherited_lock
 
 _BEAT_S = 1.0
 _QUICK_LOOK_S = 0.05
@@ -42,6 +42,7 @@ class ModelChild:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, PARENT_ENV: str(os.getpid())},
+            pass_fds=inherited_lock(),
         )
         self._asked = 0
 

@@ -32,6 +32,9 @@ DRAIN_LIMIT_S = 30.0
 RESTART_DELAY_MAX_S = 30.0
 STABLE_AFTER_S = 60.0
 PARENT_ENV = "DICOM_NODE_PARENT_PID"
+LOCK_ENV = "DICOM_NODE_LOCK_FD"
+LOCK_WAIT_S = 10.0
+"""The processes of a node that was killed need a moment to end, more while they wait for a disk."""
 
 
 @dataclass
@@ -102,7 +105,11 @@ class Supervisor:
             arguments.append(str(self._ports[role.name]))
         environment = {**os.environ, PARENT_ENV: str(os.getpid())}
         role.process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=environment,
+            pass_fds=inherited_lock(),
         )
         role.started_at = time.monotonic()
 
@@ -166,30 +173,55 @@ class Supervisor:
 
 
 class lock_data_dir:
-    """Hold an exclusive lock on the data folder: one node, one folder."""
+    """Hold an exclusive lock on the data folder: one node, one folder.
 
-    def __init__(self, data_dir: Path) -> None:
+    Every process of the node inherits the lock, so that it falls only when the last one is gone: a
+    node that starts after a crash never recovers a folder in which an old process still writes.
+    """
+
+    def __init__(self, data_dir: Path, wait_s: float = LOCK_WAIT_S) -> None:
         self._path = data_dir / "node.lock"
+        self._wait_s = wait_s
         self._file: IO[str] | None = None
 
     def __enter__(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._acquire(self._file)
+            os.environ[LOCK_ENV] = str(self._file.fileno())
         except BlockingIOError:
+            self.__exit__()
             raise StoreError(
                 f"another node runs on {self._path.parent}", "stop it, or choose another data_dir"
             ) from None
         except OSError as error:
+            self.__exit__()
             raise StoreError(
                 f"cannot use the data folder {self._path.parent}: {error.strerror}",
                 "create it, or give this user the right to write there",
             ) from None
 
+    def _acquire(self, file: IO[str]) -> None:
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.05)
+
     def __exit__(self, *_exception: object) -> None:
+        os.environ.pop(LOCK_ENV, None)
         if self._file is not None:
             self._file.close()
+
+
+def inherited_lock() -> tuple[int, ...]:
+    """Return the descriptor of the lock on the data folder, for the processes started next."""
+    number = os.environ.get(LOCK_ENV, "")
+    return (int(number),) if number else ()
 
 
 def prepare(config: NodeConfig) -> None:
