@@ -17,7 +17,7 @@ from dicom_node.domain.policy import (
     after_failed_attempt,
 )
 from dicom_node.domain.reasons import Reason
-from dicom_node.domain.states import RevisionEvent, RevisionState
+from dicom_node.domain.states import OPEN_REVISION_STATES, RevisionEvent, RevisionState
 from dicom_node.errors import StoreError
 from dicom_node.store.base import (
     SENT,
@@ -178,7 +178,7 @@ class ClaimStore(Database):
         now_s = self._clock.now_s()
         with self._write() as db:
             row = _claimed(db, claim)
-            change_revision(db, row, RevisionEvent.NODE_DIED, now_s, "the node was stopped")
+            change_revision(db, row, _back(db, row), now_s, "the node was stopped")
 
     # taking back
 
@@ -237,8 +237,8 @@ class ClaimStore(Database):
                 taken += 1
                 if node_died:
                     change_revision(
-                        db, row, RevisionEvent.NODE_DIED, now_s, node_deaths=row.node_deaths + 1,
-                        run_after=now_s,
+                        db, row, _back(db, row), now_s, "the node died",
+                        node_deaths=row.node_deaths + 1, run_after=now_s,
                     )  # fmt: skip
                 else:
                     _fail(db, row, Reason.INTERNAL_ERROR, "the worker died", now_s)
@@ -262,13 +262,27 @@ def _publish(
     return settle_revision(db, row.id, now_s, nothing_queued=queued == 0)
 
 
+def _overtaken(db: Connection, row: Row[Any]) -> bool:
+    """Whether a later revision waits already: one that ran meanwhile must not wait beside it."""
+    later = select(revisions.c.id).where(
+        revisions.c.study_id == row.study_id, revisions.c.number > row.number,
+        revisions.c.state.in_(OPEN_REVISION_STATES),
+    )  # fmt: skip
+    return bool(row.outdated) or db.execute(later.limit(1)).first() is not None
+
+
+def _back(db: Connection, row: Row[Any]) -> RevisionEvent:
+    """Return what happens to a revision whose work was cut short through no fault of its own."""
+    return RevisionEvent.NEWER_INPUTS if _overtaken(db, row) else RevisionEvent.NODE_DIED
+
+
 def _fail(
     db: Connection, row: Row[Any], reason: Reason, message: str, now_s: float
 ) -> RevisionState:
     attempts = min(row.attempts + 1, MAX_ATTEMPTS)
     after = after_failed_attempt(PlanKind(row.plan), attempts)
     detail = f"{reason}: {message}"
-    if row.outdated:
+    if _overtaken(db, row):
         return change_revision(db, row, RevisionEvent.NEWER_INPUTS, now_s, detail)
     if after.again:
         return change_revision(

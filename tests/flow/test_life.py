@@ -64,8 +64,9 @@ class Life(RuleBasedStateMachine):
 
     folder: Path
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(begun=st.booleans())
+    def start(self, begun: bool) -> None:
+        """Begin with nothing, or in the middle: a study is being worked on."""
         self.folder = Path(tempfile.mkdtemp(dir=fast_folder()))
         (self.folder / "t.sqlite3").write_bytes(template())
         self.clock = ManualClock()
@@ -76,6 +77,12 @@ class Life(RuleBasedStateMachine):
         self.encoded = 0
         self.store = self.opened()
         self.boot = self.store.start_boot()
+        if begun:
+            for number in sorted(NEEDED):
+                self.receive(number, "P1")
+            self.clock.advance(QUIET_S + 1)
+            self.evaluate()
+            self.claim()
 
     def opened(self) -> Store:
         return Store(f"sqlite:///{self.folder}/t.sqlite3", clock=self.clock, host="here")
@@ -95,6 +102,12 @@ class Life(RuleBasedStateMachine):
         known = number in self.acknowledged
         assert outcome is (IngestOutcome.DUPLICATE if known else IngestOutcome.STORED)
         self.acknowledged.add(number)
+
+    @rule(number=st.integers(4, 6))
+    def receive_late_image(self, number: int) -> None:
+        self.receive(number, "P1")
+        self.clock.advance(QUIET_S + 1)
+        self.evaluate()
 
     @precondition(lambda self: self.acknowledged)
     @rule(data=st.data())
@@ -235,6 +248,11 @@ class Life(RuleBasedStateMachine):
         self.claims = [(claim, False) for claim, _ in self.claims]
 
     @rule()
+    def worker_dies(self) -> None:
+        self.store.recover_worker("worker-0")
+        self.claims = [(claim, False) for claim, _ in self.claims]
+
+    @rule()
     def retry(self) -> None:
         from dicom_node.errors import NodeError
 
@@ -288,4 +306,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestLife.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

@@ -480,6 +480,41 @@ def test_new_inputs_while_running_supersede_the_old_result(store: Store) -> None
     assert new.number == 2
 
 
+def _node_dies(store: Store, _claim: Claim) -> None:
+    assert store.recover_after_node_death(store.start_boot()) == 1
+
+
+def _worker_dies(store: Store, _claim: Claim) -> None:
+    assert store.recover_worker("worker-0") == 1
+
+
+def _node_stops(store: Store, claim: Claim) -> None:
+    store.release(claim)
+
+
+def _attempt_fails(store: Store, claim: Claim) -> None:
+    store.fail_attempt(claim, Reason.INTERNAL_ERROR, "boom")
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "ready"])
+@pytest.mark.parametrize("end", [_node_dies, _worker_dies, _node_stops, _attempt_fails])
+def test_G2_work_cut_short_after_newer_inputs_is_superseded(
+    store: Store, end: Callable[[Store, Claim], None], waits: bool
+) -> None:
+    """The later revision takes over; the two must not wait side by side."""
+    old = claimed(store)
+    store.add_instance(image(2))
+    if waits:  # what came makes the study incomplete for now: nothing is outdated yet
+        (seen,) = store.studies_to_evaluate(store._clock.now_s() + 100, 10)
+        later_s = store._clock.now_s() + 50
+        assert store.wait_until(seen, later_s, "", new_revision=True, outdates=False)
+    else:
+        make_ready(store, key="other")
+    end(store, old)
+    states = [one["state"] for one in store.studies_show(STUDY)]
+    assert states == ["receiving" if waits else "ready", "superseded"]
+
+
 def test_a_newer_result_names_and_supersedes_the_delivered_one(store: Store) -> None:
     store.finish_analysed(claimed(store), BOTH, PACS)
     for one in store.claim_deliveries("pacs", "d"):
