@@ -48,6 +48,20 @@ class SystemClock:
         time.sleep(seconds)
 
 
+class WallWatch:
+    """Notices that the wall clock was set, by comparing it with the monotonic one."""
+
+    def __init__(self, clock: Clock, tolerance_s: float = 5.0) -> None:
+        self._clock = clock
+        self._tolerance_s = tolerance_s
+        self._apart_s = clock.now_s() - clock.monotonic_s()
+
+    def was_set(self) -> bool:
+        """Whether the wall clock was set since the last look."""
+        before_s, self._apart_s = self._apart_s, self._clock.now_s() - self._clock.monotonic_s()
+        return abs(self._apart_s - before_s) > self._tolerance_s
+
+
 class ManualClock:
     """A clock that moves only when told to; ``sleep`` moves it too. Safe for many threads."""
 

@@ -140,12 +140,12 @@ def remove(path: Path) -> None:
         raise _refused("delete", path, error) from error
 
 
-def remove_temporary_files(root: Path) -> int:
-    """Delete what writes that were cut short left below ``root``; returns how many.
+def remove_temporary_files(folders: Iterable[Path]) -> int:
+    """Delete what writes that were cut short left in ``folders``; returns how many.
 
     Only for the start, while nothing else writes there.
     """
-    leftovers = list(root.rglob(f".*{TEMP_SUFFIX}")) if root.is_dir() else []
+    leftovers = [path for folder in folders for path in folder.glob(f".*{TEMP_SUFFIX}")]
     for leftover in leftovers:
         remove(leftover)
     return len(leftovers)

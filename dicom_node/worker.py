@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.child import ChildDiedError, ChildTimeoutError, ModelChild
-from dicom_node.clock import Clock
+from dicom_node.clock import Clock, WallWatch
 from dicom_node.config import NodeConfig
+from dicom_node.domain.policy import LEASE_S
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.durable import fault
@@ -57,9 +58,19 @@ class Worker:
 
     def _promote(self, stop: threading.Event) -> None:
         data_dir = self._config.node.data_dir
+        wall = WallWatch(self._clock)
+        reap_from_s = times_at_s = self._clock.monotonic_s()
         while not stop.wait(POLL_S):
+            now_s = self._clock.monotonic_s()
+            if wall.was_set():  # heartbeats look old or new now; let them come in again first
+                log.warning("the clock was set")
+                reap_from_s, times_at_s = now_s + LEASE_S, now_s
             try:
-                self._store.reap_stale()
+                if now_s >= times_at_s:
+                    times_at_s = now_s + LEASE_S
+                    self._store.pull_back_times(self._config.study.patience_s)
+                if now_s >= reap_from_s:
+                    self._store.reap_stale()
                 evaluate_due(self._store, data_dir, self._clock, self._config)
             except NodeError as error:
                 log.error("evaluation failed", extra={"problem": error.message})

@@ -39,7 +39,7 @@ class NodeUnderTest:
         peers: str,
         *,
         quiet_s: float = 1.0,
-        patience_s: float = 4.0,
+        patience_s: float = 8.0,
         web: bool = True,
     ) -> None:
         self.folder = folder

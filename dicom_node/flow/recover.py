@@ -14,11 +14,14 @@ from pathlib import Path
 from dicom_node.dicom.header import HeaderError, read_header
 from dicom_node.durable import ensure_dir, remove_temporary_files
 from dicom_node.flow.ingest import instance_row
-from dicom_node.flow.spool import RESULTS, SPOOL, read_stored, spool_files
+from dicom_node.flow.spool import RESULTS, SPOOL, read_stored, spool_files, study_folders
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
 _NAMED = 20
+_LOOK_BACK_S = 86_400.0
+"""The start looks at what was written since the day before the last start: a spool grows to
+millions of files, and the port must open within seconds. A day covers a clock that was set."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,14 @@ def recover(store: Store, data_dir: Path) -> RecoverReport:
     """Recover to the end. Only while no other process of the node uses the data folder."""
     for folder in (SPOOL, RESULTS):
         ensure_dir(data_dir / folder)
-    removed = sum(remove_temporary_files(data_dir / folder) for folder in (SPOOL, RESULTS))
-    boot_id = store.start_boot()
+    last_s = store.last_boot_s()
+    since_s = 0.0 if last_s is None else last_s - _LOOK_BACK_S
+    folders = [*study_folders(data_dir, since_s), *(data_dir / RESULTS).glob("*/")]
+    removed = remove_temporary_files(folders)
+    found = _restore_rows(store, data_dir, since_s)
+    boot_id = store.start_boot()  # from here on the spool counts as looked through
     taken = store.recover_after_node_death(boot_id)
     sending = store.recover_deliveries()
-    found = _restore_rows(store, data_dir)
     for what, names in (("missing", found.missing), ("unreadable", found.unreadable)):
         if names:
             log.error("spool damaged", extra={"what": what, "files": len(names)})
@@ -67,12 +73,16 @@ def recover(store: Store, data_dir: Path) -> RecoverReport:
     )  # fmt: skip
 
 
-def _restore_rows(store: Store, data_dir: Path) -> _Findings:
-    """Give every file of the spool a row, from the file alone."""
-    known = store.all_paths()
+def _restore_rows(store: Store, data_dir: Path, since_s: float) -> _Findings:
+    """Give every file written since a time a row, from the file alone.
+
+    What was acknowledged has its row already: this is for files whose row a crash prevented, and
+    for a database that was lost or set back. ``dicom-node recover`` looks at everything.
+    """
+    known = store.paths_since(since_s - _LOOK_BACK_S)
     found = _Findings()
     seen = set()
-    for path in spool_files(data_dir):
+    for path in spool_files(data_dir, since_s):
         relative = str(path.relative_to(data_dir))
         seen.add(relative)
         if relative in known:
@@ -81,7 +91,7 @@ def _restore_rows(store: Store, data_dir: Path) -> _Findings:
             found.restored += 1
         else:
             found.unreadable.append(relative)
-    found.missing = sorted(set(known) - seen)
+    found.missing = sorted(name for name in known - seen if not (data_dir / name).is_file())
     return found
 
 

@@ -156,7 +156,18 @@ def verify(data_dir: Path, row: InstanceRow) -> None:
     read_dataset(data_dir, row)
 
 
-def spool_files(data_dir: Path) -> Iterator[Path]:
-    """Every instance file of the spool, oldest write first."""
-    files = (data_dir / SPOOL).rglob("*.dcm")
-    yield from sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
+def study_folders(data_dir: Path, since_s: float = 0.0) -> list[Path]:
+    """Folders of studies in the spool in which a name changed since a time (epoch seconds)."""
+    folders = (data_dir / SPOOL).glob("*/*/")
+    return [folder for folder in folders if folder.stat().st_mtime >= since_s]
+
+
+def spool_files(data_dir: Path, since_s: float = 0.0) -> Iterator[Path]:
+    """Instance files of the spool written since a time (epoch seconds), oldest first."""
+    found = []
+    for folder in study_folders(data_dir, since_s):
+        for path in folder.glob("*.dcm"):
+            written = path.stat()
+            if written.st_mtime >= since_s:
+                found.append((written.st_mtime_ns, path.name, path))
+    yield from (path for _, _, path in sorted(found))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, exists, insert, select, update
+from sqlalchemy import Connection, Row, case, exists, func, insert, select, update
 
 from dicom_node.domain.policy import (
     LEASE_S,
@@ -192,6 +192,12 @@ class ClaimStore(Database):
                 )
             )
         return boot_id
+
+    def last_boot_s(self) -> float | None:
+        """Return when a node last finished looking through the spool; None: never."""
+        with self._read() as db:
+            found: float | None = db.execute(select(func.max(boots.c.started_at))).scalar_one()
+        return found
 
     def recover_after_node_death(self, boot_id: str) -> int:
         """Take back what ran on this host before ``boot_id``; returns how many revisions."""

@@ -88,11 +88,13 @@ class InstanceStore(Database):
         """Return every instance of a study in order of arrival."""
         return self.headers_of(study_uid)
 
-    def all_paths(self) -> dict[str, int]:
-        """Every file that the database counts on, with its data set's size."""
+    def paths_since(self, since_s: float = 0.0) -> set[str]:
+        """Files that the database counts on, of instances received since a time."""
+        found: set[str] = set()
         with self._read() as db:
-            found = {row.path: row.size for row in db.execute(select(instances))}
-            found.update((row.path, row.size) for row in db.execute(select(conflicts)))
+            for table in (instances, conflicts):
+                query = select(table.c.path).where(table.c.received_at >= since_s)
+                found.update(db.execute(query).scalars())
         return found
 
     # copies that differ

@@ -12,12 +12,20 @@ from dicom_node.store.peers import PeerStore
 from dicom_node.store.rebuild import RebuildStore
 from dicom_node.store.reports import ReportStore
 from dicom_node.store.revisions import RevisionStore
+from dicom_node.store.schedule import ScheduleStore
 
 __all__ = ["Store"]
 
 
 class Store(
-    InstanceStore, RevisionStore, ClaimStore, DeliveryStore, PeerStore, ReportStore, RebuildStore
+    InstanceStore,
+    RevisionStore,
+    ClaimStore,
+    DeliveryStore,
+    PeerStore,
+    ReportStore,
+    RebuildStore,
+    ScheduleStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

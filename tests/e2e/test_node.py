@@ -38,7 +38,7 @@ def test_results_come_back_into_the_same_study(
 ) -> None:
     files = make_study("same-study")
     send(pacs, node, files)
-    row = node.wait_for(study_uid(files), ENDED)
+    row = node.wait_for(study_uid(files), ENDED - {"not_analysable"})
     assert row["state"] == "delivered", row
     filed = pacs.filed(study_uid(files))
     assert {item.sop_class_uid for item in filed} >= {SEG, SR, SC}
@@ -59,7 +59,7 @@ def test_own_objects_routed_back_are_acknowledged_and_change_nothing(
 ) -> None:
     pacs = PacsStandIn("PACS", tmp_path / "pacs")
     pacs.start()
-    node = NodeUnderTest(tmp_path / "node", pacs_peer(pacs.port))
+    node = NodeUnderTest(tmp_path / "node", pacs_peer(pacs.port), patience_s=4.0)
     node.start()
     try:
         pacs.echo_to = Address("PROSTATE_AI", "127.0.0.1", node.port)
@@ -161,12 +161,15 @@ def test_G2_G4_what_cannot_be_analysed_ends_with_a_reason_and_the_node_goes_on(
     files = make_study(name, edit=edit)
     send(pacs, node, files)
     row = node.wait_for(study_uid(files), ENDED)
-    assert (row["state"], row["reason"]) == (state, reason)
+    assert (row["state"], row["reason"]) == (state, reason), row
     assert row["message"]
     assert bool(pacs.filed(study_uid(files))) is sent
     good = make_study(f"{name}-good-one")
     send(pacs, node, good)
-    assert node.wait_for(study_uid(good), ENDED)["state"] == "delivered"
+    # on a busy machine more than patience_s may pass between two images: "not analysed" comes
+    # first then, and the rest of the images makes the revision that counts
+    row = node.wait_for(study_uid(good), ENDED - {"not_analysable"})
+    assert row["state"] == "delivered", row
 
 
 def test_damaged_objects_are_refused_or_end_with_a_reason(

@@ -230,7 +230,7 @@ for index in range(4):
 """
 
 
-@pytest.mark.parametrize("hit", [1, 3])
+@pytest.mark.parametrize("hit", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("point", [*durable.FILE_POINTS, *durable.RECEIVE_POINTS])
 def test_G1_a_crash_at_any_point_loses_nothing_acknowledged(
     tmp_path: Path, point: str, hit: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from dicom_node.flow.peers import (
 from dicom_node.flow.rebuild import rebuild_database
 from dicom_node.flow.recover import recover
 from dicom_node.store.rows import Destination, ResultRow
+from dicom_node.store.store import Store
 from tests.flow.conftest import ADC, STUDY, T2W, Node, mr_image, series
 
 PACS = [Destination("pacs", ("sr", "seg-lesions"))]
@@ -67,6 +70,27 @@ def test_lost_and_foreign_files_are_named(node: Node) -> None:
     assert report.missing == (first.path,)
     assert [Path(name).name for name in report.unreadable] == ["foreign.dcm"]
     assert report.temporary_files_removed == 1
+
+
+def test_a_start_looks_only_at_what_was_written_since_the_last_one(node: Node) -> None:
+    node.clock.step_wall(time.time() - node.clock.now_s())
+    node.send(mr_image())
+    old = node.data_dir / node.store.instances_of(STUDY)[0].path
+    assert recover(node.store, node.data_dir).files_unreadable == 0
+    (old.parent / "foreign.dcm").write_bytes(b"not ours")
+    long_ago_s = time.time() - 3 * 86_400
+    os.utime(old.parent / "foreign.dcm", (long_ago_s, long_ago_s))
+    os.utime(old.parent, (long_ago_s, long_ago_s))
+    assert recover(node.store, node.data_dir).files_unreadable == 0
+    os.utime(old.parent / "foreign.dcm")
+    os.utime(old.parent)
+    assert recover(node.store, node.data_dir).files_unreadable == 1
+    # a spool that no start has looked through yet is read whole
+    os.utime(old, (long_ago_s, long_ago_s))
+    os.utime(old.parent, (long_ago_s, long_ago_s))
+    fresh = Store(f"sqlite:///{node.data_dir}/fresh.sqlite3", clock=node.clock, create=True)
+    assert recover(fresh, node.data_dir).instances_restored == 1
+    fresh.close()
 
 
 def test_G1_the_images_come_back_without_the_database(node: Node) -> None:

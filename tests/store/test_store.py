@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from dicom_node.clock import ManualClock
+from dicom_node.clock import ManualClock, WallWatch
 from dicom_node.config import PeerConfig
 from dicom_node.domain.identity import Identity
 from dicom_node.domain.policy import PlanKind
@@ -34,6 +34,7 @@ from dicom_node.store.rows import (
 from dicom_node.store.store import Store
 
 STUDY = "1.2.3"
+PATIENCE_S = 1800.0
 PACS = [Destination("pacs", ("sr", "seg-lesions"))]
 
 
@@ -545,6 +546,34 @@ def test_nothing_to_retry_is_said(store: Store) -> None:
     store.add_instance(image())
     with pytest.raises(NodeError, match="nothing to retry"):
         store.retry(STUDY)
+
+
+def test_G2_nothing_is_stuck_when_the_clock_is_set_back(store: Store, clock: ManualClock) -> None:
+    store.add_instance(image(1, study="1.2.7"))  # waits for more
+    store.finish_analysed(claimed(store, "1.2.8"), BOTH, PACS)  # waits for its destination
+    store.add_instance(image(1))
+    make_ready(store)  # waits for the worker
+    assert store.pull_back_times(PATIENCE_S) == 0
+    clock.step_wall(-10 * 365 * 86_400.0)
+    assert store.claim_ready("worker-0") is None
+    assert store.claim_deliveries("pacs", "d") == []
+    assert store.pull_back_times(PATIENCE_S) > 0
+    assert store.pull_back_times(PATIENCE_S) == 0
+    claim = store.claim_ready("worker-0")
+    assert claim is not None
+    assert len(store.claim_deliveries("pacs", "d")) == 2
+    clock.advance(20)
+    waiting = [one.study_uid for one in store.studies_to_evaluate(clock.now_s(), 10)]
+    assert waiting == ["1.2.7"]
+
+
+def test_the_wall_clock_is_watched(clock: ManualClock) -> None:
+    watch = WallWatch(clock)
+    clock.advance(3600)
+    assert not watch.was_set()
+    clock.step_wall(-3600)
+    assert watch.was_set()
+    assert not watch.was_set()
 
 
 # neighbours and views

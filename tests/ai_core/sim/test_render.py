@@ -83,6 +83,7 @@ def test_t2w_zone_statistics_lie_in_the_measured_bands() -> None:
     assert 0.43 <= _median([b.mean() / a.mean() for a, b in zip(pz, tz, strict=True)]) <= 0.86
 
 
+@pytest.mark.slow
 def test_adc_zone_statistics_lie_in_the_measured_bands() -> None:
     pz, tz = _zone_values("adc", 1), _zone_values("adc", 2)
     assert 1430 <= _median([float(np.median(v)) for v in pz]) <= 1640

@@ -1,0 +1,49 @@
+"""Times in the database that lie too far ahead: the wall clock was set back."""
+
+from __future__ import annotations
+
+from sqlalchemy import select, update
+
+from dicom_node.domain.policy import BACKOFF_CAP_S, LEASE_S
+from dicom_node.store.base import Database
+from dicom_node.store.schema import deliveries, revisions, studies
+
+_SKEW_S = 5.0  # hosts on one database may differ by so much
+
+
+class ScheduleStore(Database):
+    """Housekeeping of due times."""
+
+    def pull_back_times(self, patience_s: float) -> int:
+        """Let nothing wait longer than its rule says, though the clock was set back (G2).
+
+        Every stored time has a latest value that it can have by its rule, seen from now; what
+        lies beyond was written by a clock that ran ahead, and becomes now. Returns how many rows
+        were changed.
+        """
+        now_s = self._clock.now_s()
+        limits = (
+            (studies.c.last_image_at, _SKEW_S),
+            (studies.c.evaluate_at, patience_s + _SKEW_S),
+            (revisions.c.run_after, LEASE_S),
+            (revisions.c.heartbeat_at, _SKEW_S),
+            (deliveries.c.next_at, BACKOFF_CAP_S + _SKEW_S),
+            (deliveries.c.created_at, _SKEW_S),
+            (deliveries.c.heartbeat_at, _SKEW_S),
+        )
+        late = [(column, column > now_s + ahead_s) for column, ahead_s in limits]
+        with self._read() as db:  # an idle look must not hold up the receiver
+            found = [
+                (column, condition)
+                for column, condition in late
+                if db.execute(select(column).where(condition).limit(1)).first() is not None
+            ]
+        if not found:
+            return 0
+        with self._write() as db:
+            return sum(
+                db.execute(
+                    update(column.table).where(condition).values({column.name: now_s})
+                ).rowcount
+                for column, condition in found
+            )
