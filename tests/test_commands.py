@@ -1,0 +1,184 @@
+"""The command line as the contract fixes it: exit status, errors of one line, JSON alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from dicom_node.cli import main
+from dicom_node.phantom import Role
+from tests.studies import StudyMaker
+
+CONTRACT_KEYS = {
+    "study_uid", "state", "reason", "message", "case", "gland", "findings", "inputs", "outputs",
+    "model", "timings_s",
+}  # fmt: skip
+MAPS = {"gland", "zones", "lesions", "likelihood", "relevance", "map-t2w", "map-adc", "map-high_b"}
+
+
+class Shell:
+    """Runs `dicom-node` in this process; keeps what it printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys, self._monkeypatch = capsys, monkeypatch
+
+    def run(self, *arguments: object) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["dicom-node", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = self._capsys.readouterr()
+        return status, captured.out, captured.err
+
+    def json(self, *arguments: object) -> Any:
+        status, out, err = self.run(*arguments, "--json")
+        assert status == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capsys, monkeypatch)
+
+
+@pytest.fixture
+def config(shell: Shell, tmp_path: Path) -> Path:
+    """A configuration as `init` writes it."""
+    file = tmp_path / "node.toml"
+    assert shell.run("init", file)[0] == 0
+    return file
+
+
+def test_init_writes_once_and_every_listing_reads_it(shell: Shell, config: Path) -> None:
+    assert "ae_title" in config.read_text()
+    status, _, err = shell.run("init", config)
+    assert (status, err.count("\n")) == (1, 1)
+    assert shell.json("studies", "list", "--config", config) == []
+    assert shell.json("peers", "list", "--config", config) == []
+    assert shell.json("status", "--config", config)["held"]["studies"] == 0
+    status, out, _ = shell.run("doctor", "--config", config, "--json")
+    checks = json.loads(out)
+    assert status == int(any(check["state"] == "wrong" for check in checks))
+    assert all(check["advice"] for check in checks if check["state"] != "ok")
+
+
+def test_peers_are_added_and_removed(shell: Shell, config: Path) -> None:
+    add = ("peers", "add", "pacs", "--ae-title", "PACS", "--host", "127.0.0.1", "--port", "9")
+    assert shell.run(*add, "--receives-results", "--config", config)[0] == 0
+    (peer,) = shell.json("peers", "list", "--config", config)
+    assert (peer["name"], peer["ae_title"], peer["receives_results"]) == ("pacs", "PACS", True)
+    assert shell.run(*add, "--config", config)[0] == 1
+    assert shell.run("peers", "echo", "pacs", "--config", config)[0] == 1
+    assert shell.run("peers", "remove", "pacs", "--config", config)[0] == 0
+    assert shell.json("peers", "list", "--config", config) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", "--config", "absent.toml"),
+        ("serve", "--config", "absent.toml"),
+        ("process", "absent", "--out", "out"),
+        ("studies", "show", "1.2", "--config", "{config}"),
+        ("studies", "retry", "1.2", "--config", "{config}"),
+        ("studies", "export", "1.2", "--out", "out", "--config", "{config}"),
+        ("peers", "remove", "nobody", "--config", "{config}"),
+        ("peers", "echo", "nobody", "--config", "{config}"),
+        ("status", "--config", "{wrong}"),
+    ],
+    ids=" ".join,
+)
+def test_an_error_is_one_line_that_says_what_to_do(
+    shell: Shell, config: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("bogus = 1\n")
+    status, out, err = shell.run(*(one.format(config=config, wrong=wrong) for one in arguments))
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert ";" in err, "the problem; what to do"
+
+
+@pytest.mark.parametrize("arguments", [("process",), ("nonsense",), ("status", "--nonsense")])
+def test_wrong_use_exits_with_2(shell: Shell, arguments: tuple[str, ...]) -> None:
+    assert shell.run(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize("command", ["serve", "process", "phantom", "doctor", "recover", "status"])
+def test_every_command_has_help(shell: Shell, command: str) -> None:
+    status, out, _ = shell.run(command, "--help")
+    assert status == 0
+    assert "--" in out
+
+
+def test_phantom_writes_the_packaged_study(shell: Shell, tmp_path: Path) -> None:
+    assert shell.run("phantom", "--out", tmp_path / "phantom")[0] == 0
+    headers = [
+        pydicom.dcmread(path, stop_before_pixels=True)
+        for path in (tmp_path / "phantom").rglob("*.dcm")
+    ]
+    assert len({header.StudyInstanceUID for header in headers}) == 1
+    assert len({header.SeriesInstanceUID for header in headers}) >= 6
+
+
+@pytest.mark.slow
+def test_process_answers_in_the_shape_of_the_contract(
+    shell: Shell, studies: StudyMaker, tmp_path: Path
+) -> None:
+    studies.write(tmp_path / "in", "process")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    out = tmp_path / "out"
+    told = shell.json("process", tmp_path / "in", "--out", out, "--maps")
+    assert set(told) >= CONTRACT_KEYS
+    assert (told["state"], told["reason"], told["skipped_files"]) == ("analysed", None, 1)
+    assert set(told["inputs"]) == {"t2w", "adc", "high_b", "dce"}
+    assert set(told["timings_s"]) == {"read", "load", "prepare", "infer", "encode"}
+    assert [one["rank"] for one in told["findings"]] == list(range(1, len(told["findings"]) + 1))
+    assert all(Path(path).is_file() for path in told["outputs"])
+    assert {path.name.removesuffix(".nii.gz") for path in out.glob("*.nii.gz")} == MAPS
+    first = {path.name: path.read_bytes() for path in out.glob("*.dcm")}
+    shell.json("process", tmp_path / "in", "--out", out)
+    assert {path.name: path.read_bytes() for path in out.glob("*.dcm")} == first
+
+
+def _noise(dataset: Dataset) -> None:
+    if dataset.Modality == "MR":
+        chance = np.random.default_rng(int(dataset.InstanceNumber))
+        pixels = chance.integers(0, 900, (dataset.Rows, dataset.Columns), dtype=np.uint16)
+        dataset.PixelData = pixels.tobytes()
+
+
+def _cut(dataset: Dataset) -> None:
+    dataset.PixelData = dataset.PixelData[:1000]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "reason", "report"),
+    [
+        ({"roles": frozenset({Role.T2W_AXIAL})}, "no_diffusion", True),
+        ({"edit": _cut}, "corrupt_pixel_data", True),
+        ({"edit": _noise}, "no_credible_gland", False),
+    ],
+    ids=["t2w-alone", "corrupt", "no-gland"],
+)
+def test_process_of_what_cannot_be_analysed_exits_with_0(
+    shell: Shell, studies: StudyMaker, tmp_path: Path, options: dict[str, Any], reason: str,
+    report: bool,
+) -> None:  # fmt: skip
+    studies.write(tmp_path / "in", reason, **options)
+    told = shell.json("process", tmp_path / "in", "--out", tmp_path / "out")
+    assert (told["state"], told["reason"]) == ("not_analysable", reason)
+    assert told["message"]
+    assert (told["case"], told["gland"], told["findings"]) == (None, None, None)
+    assert bool(told["outputs"]) is report
