@@ -29,6 +29,7 @@ def test_a_processor_without_bf16_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.skipif(not has_bf16(CPU), reason="this processor has no bf16 instructions")
+@pytest.mark.slow
 def test_bf16_keeps_the_result(case: Case, packaged: Release) -> None:
     exact, fast = examine(case, packaged), examine(case, load_release(None, "cpu", "bf16"))
     one, other = exact.result, fast.result

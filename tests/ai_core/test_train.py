@@ -40,6 +40,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_phase_runs_and_the_release_loads(cache: Path, tmp_path: Path) -> None:
     config = small_config(held_out=0.5)
     weights = train(config, [cache], tmp_path / "run", resume=False, device="cpu")
@@ -251,6 +252,7 @@ def test_a_wrong_key_is_named(tmp_path: Path) -> None:
         read_config(path)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_release(cache: Path, tmp_path: Path) -> None:
     config = small_config(held_out=0.5)
     first = train(config, [cache], tmp_path / "run", resume=False, device="cpu")

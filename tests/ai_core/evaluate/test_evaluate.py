@@ -84,6 +84,7 @@ def _without_times(outcome: Outcome) -> list[object]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_case_rendered_twice_is_the_same(anatomies: Path) -> None:
     source = open_source((anatomies,), (QUICK_SITE,), 9)
     one, two = source.read(1), source.read(1)
@@ -118,6 +119,7 @@ def test_stored_examinations_are_read_with_their_labels(tmp_path: Path, packaged
     assert record.site == site.name
 
 
+@pytest.mark.slow
 def test_a_withheld_image_changes_the_analysis(study: SimulatedStudy, packaged: Release) -> None:
     plan = Plan(tissue_table=False, without=(Modality.DCE,))
     record = evaluate_case(as_labelled("one", study), packaged, plan)

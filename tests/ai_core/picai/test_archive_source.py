@@ -105,6 +105,7 @@ def test_what_cannot_be_trained_on_is_said(root: Path, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_examinations_and_anatomies_are_trained_on_together(root: Path, tmp_path: Path) -> None:
     build_cache(tmp_path / "simulated", 2, seed=3)
     folders = [root, tmp_path / "simulated"]
@@ -121,6 +122,7 @@ def test_examinations_and_anatomies_are_trained_on_together(root: Path, tmp_path
         assert bool(batch["present"][3]) == bool(there[3])
 
 
+@pytest.mark.slow
 def test_calibration_on_patients_says_so(root: Path, tmp_path: Path) -> None:
     config = small_config(held_out=0.5)
     weights = train(config, [root], tmp_path / "run", resume=False, device="cpu")
