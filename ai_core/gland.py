@@ -13,7 +13,7 @@ from scipy import ndimage
 from ai_core.candidates import CUBE_26
 from ai_core.geometry import centre_lps, lps_of_index
 from ai_core.nets.gland import both_ways
-from ai_core.prepare.geometry import resample, to_sitk, working_grid
+from ai_core.prepare.geometry import resample, resample_map, to_sitk, working_grid
 from ai_core.prepare.normalise import whole_image_z
 from ai_core.release import Release
 from ai_core.types import FloatArray, Geometry, Vector3, Volume
@@ -61,6 +61,17 @@ def find_gland(t2w: Volume, release: Release) -> GlandFound:
         if again.credible or not best.credible:
             return again
     return best
+
+
+def overlap_on(image: Volume, center_lps_mm: Vector3, gland: Volume, release: Release) -> float:
+    """Dice of a gland mask with the gland that the finder sees on another image.
+
+    On the lowest b, which is T2-weighted too, it falls with distortion and with motion.
+    """
+    seen = _look(to_sitk(image), gland.geometry, center_lps_mm, release)
+    mask = resample_map(gland.array.astype(np.float32), gland.geometry, seen.grid) > 0.5
+    total = float(mask.sum() + seen.mask.sum())
+    return 2.0 * float((mask & seen.mask).sum()) / max(1.0, total)
 
 
 def _starts(t2w: Geometry, reach_mm: float) -> list[Vector3]:

@@ -14,12 +14,12 @@ from ai_core.candidates import Candidate, Mask, dilate_mm, extract_candidates
 from ai_core.features import Scene, candidate_features
 from ai_core.findings import Region, to_findings, to_t2w_grid
 from ai_core.geometry import centre_lps, lps_of_index
-from ai_core.gland import GlandFound, find_gland
+from ai_core.gland import GlandFound, find_gland, overlap_on
 from ai_core.localize import Maps, SecondOpinion, classify, localize, second_opinion, zones_in
 from ai_core.prepare.assemble import Prepared, assemble, check_case
 from ai_core.prepare.geometry import Window, resample, resample_map, to_sitk, working_grid
 from ai_core.prepare.normalise import network_input
-from ai_core.quality import gland_cut_off, low_snr
+from ai_core.quality import gland_cut_off, judge_measures, signal_to_noise
 from ai_core.release import Release
 from ai_core.types import (
     Case,
@@ -32,6 +32,7 @@ from ai_core.types import (
     Quality,
     QualityFinding,
     Vector3,
+    Volume,
 )
 
 #: A gland whose middle lies further than this from the grid's is looked at again, centred.
@@ -220,7 +221,9 @@ def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
         reported, masks, grid, target, release.significance.yes_from
     )
     gland_mask = whole(masks.gland)
-    remarks = [*prepared.quality, *_remarks(case, prepared, gland, gland_mask)]
+    measures = _measures(run, view)
+    cut = gland_cut_off(gland_mask > 0, case.t2w.geometry)
+    remarks = [*prepared.quality, *judge_measures(measures), *([cut] if cut else [])]
     likelihood = max((region.likelihood for region in regions), default=0.0)
     return CaseResult(
         geometry=case.t2w.geometry,
@@ -245,22 +248,30 @@ def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
         release=release.info,
         used=MappingProxyType(prepared.used),
         timings_s=MappingProxyType(run.stages),
+        measures=MappingProxyType(measures),
     )
 
 
-def _remarks(
-    case: Case,
-    prepared: Prepared,
-    gland: Mask,
-    gland_on_t2w: LabelArray,
-) -> list[QualityFinding]:
-    remarks = [gland_cut_off(gland_on_t2w > 0, case.t2w.geometry)]
-    highest = max(case.dwi, key=lambda d: d.b_value_s_per_mm2, default=None)
-    if highest is not None:
-        geometry = highest.volume.geometry
-        there = resample_map(gland.astype(np.float32), prepared.grid, geometry) > 0.5
-        remarks.append(low_snr(highest.volume.array.astype(np.float32), there))
-    return [remark for remark in remarks if remark is not None]
+def _measures(run: _Run, view: _View) -> dict[str, float]:
+    """Measure what input quality is judged on; what cannot be measured is left out."""
+    case, grid = run.case, view.prepared.grid
+    soft = view.gland.astype(np.float32)
+
+    def snr(volume: Volume) -> float | None:
+        there = resample_map(soft, grid, volume.geometry) > 0.5
+        return signal_to_noise(volume.array.astype(np.float32), there)
+
+    found: dict[str, float | None] = {"snr_t2w": snr(case.t2w)}
+    if case.dwi:
+        by_b = sorted(case.dwi, key=lambda image: image.b_value_s_per_mm2)
+        gland = Volume(view.gland.astype(np.uint8), grid)
+        center = lps_of_index(grid, _centroid(view.gland))
+        found["snr_dwi"] = snr(by_b[-1].volume)
+        found["gland_overlap_dwi_t2w"] = overlap_on(by_b[0].volume, center, gland, run.release)
+    if run.release.familiarity is not None:
+        embedding = view.maps.embedding(view.gland)
+        found["out_of_distribution"] = run.release.familiarity.score(embedding)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _without_gland(run: _Run, volume_ml: float, doubt: str) -> CaseResult:

@@ -121,6 +121,11 @@ def as_report(
         "quality": [
             {"code": q.code.value, "message": q.message, "value": q.value} for q in result.quality
         ],
+        "input_quality": {
+            "adequate": not result.inadequate,
+            "reasons": [q.code.value for q in result.inadequate],
+            "measures": {name: round(value, 3) for name, value in result.measures.items()},
+        },
         "outputs": outputs,
         "model": {
             "name": result.release.name,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -11,7 +14,32 @@ from ai_core.types import FloatArray, Geometry, Quality, QualityFinding
 Mask = npt.NDArray[np.bool_]
 #: Immerkaer 1996, doi 10.1006/cviu.1996.0060: responds to noise, not to edges.
 NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
-LOWEST_SNR = 3.0
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Where a measure of the input becomes a remark: below ``least`` or above ``most``."""
+
+    code: Quality
+    message: str
+    least: float = float("-inf")
+    most: float = float("inf")
+
+    def broken_by(self, value: float) -> bool:
+        """Whether a value lies outside."""
+        return not self.least <= value <= self.most
+
+
+LIMITS: dict[str, Limit] = {
+    "snr_dwi": Limit(Quality.LOW_SNR, "The diffusion images are noisy.", least=3.0),
+    "snr_t2w": Limit(Quality.LOW_T2W_SNR, "The T2W images are noisy.", least=4.0),
+    "gland_overlap_dwi_t2w": Limit(
+        Quality.DISTORTION, "The gland lies elsewhere on diffusion than on T2W.", least=0.65
+    ),
+    "out_of_distribution": Limit(
+        Quality.UNFAMILIAR, "The images are unlike those of the training.", most=1.0
+    ),
+}
 #: Within this of the end of the stack the gland counts as cut off (share of its widest slice).
 CUT_SHARE = 0.25
 
@@ -25,16 +53,22 @@ def noise_level(image: FloatArray) -> float:
     return float(np.median(inside) / (0.6745 * 6.0))
 
 
-def low_snr(image: FloatArray, gland: Mask) -> QualityFinding | None:
-    """Return a remark where the gland's diffusion signal hardly stands above the noise."""
+def signal_to_noise(image: FloatArray, gland: Mask) -> float | None:
+    """Median signal of the gland over the noise of the image; None where there is no gland."""
     tissue = image[gland & (image > 0)]
     noise = noise_level(image)
     if tissue.size == 0 or noise <= 0:
         return None
-    ratio = float(np.median(tissue)) / noise
-    if ratio >= LOWEST_SNR:
-        return None
-    return QualityFinding(Quality.LOW_SNR, "The diffusion images are noisy.", round(ratio, 1))
+    return float(np.median(tissue)) / noise
+
+
+def judge_measures(measures: Mapping[str, float]) -> list[QualityFinding]:
+    """Return a remark for every measure on the wrong side of its limit (`LIMITS`)."""
+    return [
+        QualityFinding(limit.code, limit.message, round(measures[name], 2))
+        for name, limit in LIMITS.items()
+        if name in measures and limit.broken_by(measures[name])
+    ]
 
 
 def gland_cut_off(gland: Mask, geometry: Geometry) -> QualityFinding | None:

@@ -1,7 +1,8 @@
 """A release: trained weights with everything that is needed to use and to check them.
 
 Folder: weights of each network (``gland, localizer, classifier``) as safetensors, ``config.json,
-calibration.json, significance.json, presence.json, MODEL_CARD.md, manifest.json``. The manifest
+calibration.json, significance.json, presence.json, MODEL_CARD.md, manifest.json`` and, optional,
+``familiarity.json``. The manifest
 lists the SHA-256 of every other file; the digest of the manifest names the release in results.
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from ai_core.calibration import Calibration
 from ai_core.config import CoreConfig
 from ai_core.errors import ReleaseError
+from ai_core.familiarity import Familiarity
 from ai_core.logistic import LogisticModel
 from ai_core.nets.classifier import Classifier
 from ai_core.nets.gland import GlandFinder
@@ -34,6 +36,7 @@ PACKAGED = Path(__file__).parent / "releases"
 PACKAGED_NAME = "first"
 NETWORKS = ("gland", "localizer", "classifier")
 MANIFEST = "manifest.json"
+FAMILIARITY = "familiarity.json"
 FILES = (
     *(f"{name}.safetensors" for name in NETWORKS),
     "config.json",
@@ -42,6 +45,8 @@ FILES = (
     "presence.json",
     "MODEL_CARD.md",
 )
+#: Files that releases of earlier versions do not have.
+OPTIONAL = (FAMILIARITY,)
 REINSTALL = "Install the release again, or choose another one."
 
 
@@ -59,6 +64,7 @@ class Release:
     presence: LogisticModel
     device: torch.device
     precision: Precision = Precision.FP32
+    familiarity: Familiarity | None = None
 
     def computing(self) -> AbstractContextManager[None]:
         """Give the context in which its networks run."""
@@ -130,6 +136,7 @@ def load_release(
         presence,
         where,
         choose_precision(precision, where),
+        _familiarity(files),
     )
     _probe(release)
     return release
@@ -150,7 +157,7 @@ def read_verified(folder: Path) -> tuple[dict[str, bytes], str]:
     if absent:
         raise ReleaseError(f"the manifest of {folder} does not list {absent[0]}", REINSTALL)
     files = {}
-    for name in FILES:
+    for name in (*FILES, *(name for name in OPTIONAL if name in listed)):
         files[name] = _read(folder / name)
         if hashlib.sha256(files[name]).hexdigest() != listed[name]:
             raise ReleaseError(
@@ -177,6 +184,7 @@ def write_release(
     significance: LogisticModel,
     presence: LogisticModel,
     model_card: str,
+    familiarity: Familiarity | None = None,
 ) -> str:
     """Write a release folder, manifest last; returns its digest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,6 +196,8 @@ def write_release(
     contents["calibration.json"] = _json(calibration.model_dump(mode="json"))
     contents["significance.json"] = _json(significance.model_dump(mode="json"))
     contents["presence.json"] = _json(presence.model_dump(mode="json"))
+    if familiarity is not None:
+        contents[FAMILIARITY] = _json(familiarity.model_dump(mode="json"))
     contents["MODEL_CARD.md"] = model_card.encode()
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -195,6 +205,13 @@ def write_release(
     manifest = _json({"name": config.name, "version": config.version, "files": listed})
     (folder / MANIFEST).write_bytes(manifest)
     return hashlib.sha256(manifest).hexdigest()
+
+
+def _familiarity(files: dict[str, bytes]) -> Familiarity | None:
+    if FAMILIARITY not in files:
+        return None
+    parsed: Familiarity = _parse(Familiarity.model_validate_json, files[FAMILIARITY], FAMILIARITY)
+    return parsed
 
 
 def _json(data: dict[str, Any]) -> bytes:

@@ -119,9 +119,27 @@ class Quality(StrEnum):
     HIGH_B_COMPUTED = "high_b_computed"
     HIGH_B_MISSING = "high_b_missing"
     LOW_SNR = "low_snr"
+    LOW_T2W_SNR = "low_t2w_snr"
+    DISTORTION = "distortion"
+    UNFAMILIAR = "unfamiliar"
     DIFFUSION_COVERAGE = "diffusion_coverage"
     REGISTRATION_REJECTED = "registration_rejected"
     DCE_UNUSABLE = "dce_unusable"
+
+
+#: Remarks that make an input inadequate; the others only say how it was used.
+INADEQUATE = frozenset(
+    {
+        Quality.NO_CREDIBLE_GLAND,
+        Quality.GLAND_CUT_OFF,
+        Quality.HIGH_B_MISSING,
+        Quality.LOW_SNR,
+        Quality.LOW_T2W_SNR,
+        Quality.DISTORTION,
+        Quality.DIFFUSION_COVERAGE,
+        Quality.UNFAMILIAR,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -180,7 +198,8 @@ class CaseResult:
 
     ``gland`` mask 0/1; ``zones`` 1 PZ, 2 TZ; ``lesions`` the rank of the finding;
     ``likelihood`` fused localization map 0-1; ``relevance`` clinical relevance map 0-1;
-    ``modality_maps`` one map 0-1 per modality used.
+    ``modality_maps`` one map 0-1 per modality used. ``measures``: what input quality was judged
+    on, by name; ``out_of_distribution`` above 1 is unlike the training images.
     """
 
     geometry: Geometry
@@ -198,3 +217,9 @@ class CaseResult:
     release: ReleaseInfo
     used: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     timings_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    measures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def inadequate(self) -> tuple[QualityFinding, ...]:
+        """Why the input is not adequate; empty where it is. Never a reason to refuse."""
+        return tuple(q for q in self.quality if q.code in INADEQUATE)

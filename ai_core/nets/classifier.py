@@ -43,13 +43,30 @@ class Classifier(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """``fine``/``coarse`` (k, channels, z, y, x), ``present`` (4,); (k,) and (k, 4) logits."""
+        hidden = self.hidden(self.pooled(fine, coarse, present))
+        return self.significance(hidden).squeeze(1), self.suspicion(hidden)
+
+    def pooled(self, fine: Tensor, coarse: Tensor, present: Tensor) -> Tensor:
+        """Return what the heads see, ``(k, features)``; arguments as `forward`."""
         pooled = []
         for trunk, patch in zip(self.trunks, (fine, coarse), strict=True):
             features = trunk(patch)
             pooled += [features.mean(dim=(2, 3, 4)), features.amax(dim=(2, 3, 4))]
         flags = present.to(pooled[0]).expand(fine.shape[0], -1)
-        hidden = self.hidden(torch.cat([*pooled, flags], dim=1).float())
-        return self.significance(hidden).squeeze(1), self.suspicion(hidden)
+        return torch.cat([*pooled, flags], dim=1).float()
+
+    def dropout_logits(self, pooled: Tensor, samples: int, seed: int) -> Tensor:
+        """Return significance logits ``(samples, k)`` with random units left out (MC dropout).
+
+        Gal and Ghahramani 2016: the spread shows what training left open. Same seed, same units.
+        """
+        hidden = self.hidden[:-1](pooled)
+        share = 1.0 - float(self.hidden[-1].p)  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(seed)
+        draws = torch.rand((samples, 1, hidden.shape[1]), generator=generator) < share
+        kept = draws.to(hidden) / share
+        logits: Tensor = self.significance(hidden[None] * kept)
+        return logits.squeeze(2)
 
 
 def suspicion_score(corn_logits: Tensor) -> Tensor:

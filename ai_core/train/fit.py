@@ -49,6 +49,7 @@ class HeldOut:
     rows: list[Row] = field(default_factory=list)
     significant: dict[int, int] = field(default_factory=dict)
     zone_dice: list[tuple[float, float]] = field(default_factory=list)
+    embeddings: list[npt.NDArray[np.float64]] = field(default_factory=list)
     prevalence: float = 0.28
     real: bool = False
 
@@ -93,6 +94,7 @@ def _collect_one(case: int, batch: Batch, release: Release, held_out: HeldOut) -
         )
     held_out.significant[case] = sum(grade >= 2 for grade in truth.isup.values())
     predicted = maps.zones.argmax(0)
+    held_out.embeddings.append(maps.embedding(zones > 0))
     held_out.zone_dice.append((_dice(predicted, zones, 1), _dice(predicted, zones, 2)))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ai_core.calibration import Calibration
 from ai_core.config import CoreConfig
+from ai_core.familiarity import fit_familiarity
 from ai_core.logistic import LogisticModel
 from ai_core.release import NETWORKS, Release, build_networks, choose_device, write_release
 from ai_core.train.datasets import open_cases
@@ -89,7 +90,8 @@ def make_release(
     values = figures(held_out, fitted)
     values |= gland_figures(release.gland, presence, source, config)
     card = _card(config, calibration, values, trained_on)
-    write_release(folder, config, weights, calibration, significance, presence, card)
+    familiarity = fit_familiarity(held_out.embeddings)
+    write_release(folder, config, weights, calibration, significance, presence, card, familiarity)
     return values
 
 
