@@ -258,8 +258,11 @@ def _measures(run: _Run, view: _View) -> dict[str, float]:
     soft = view.gland.astype(np.float32)
 
     def snr(volume: Volume) -> float | None:
-        there = resample_map(soft, grid, volume.geometry) > 0.5
-        return signal_to_noise(volume.array.astype(np.float32), there)
+        box = Window.over(grid, volume.geometry)
+        if box is None:
+            return None
+        there = resample_map(soft, grid, box.part) > 0.5
+        return signal_to_noise(box.cut(volume.array).astype(np.float32), there)
 
     found: dict[str, float | None] = {"snr_t2w": snr(case.t2w)}
     if case.dwi:

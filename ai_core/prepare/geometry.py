@@ -155,12 +155,17 @@ class Window:
     def embed(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """Put an array of the part into one of the whole, 0 elsewhere."""
         result = np.zeros(self.whole.shape_zyx, dtype=array.dtype)
-        box = tuple(
-            slice(start, start + count)
-            for start, count in zip(self.start_zyx, array.shape, strict=True)
-        )
-        result[box] = array
+        result[self._box] = array
         return result
+
+    def cut(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """Take the part out of an array of the whole."""
+        return array[self._box]
+
+    @property
+    def _box(self) -> tuple[slice, ...]:
+        pairs = zip(self.start_zyx, self.part.shape_zyx, strict=True)
+        return tuple(slice(start, start + count) for start, count in pairs)
 
 
 def resample_map(
