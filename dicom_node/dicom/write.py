@@ -20,6 +20,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -34,6 +35,7 @@ MAX_STORED = 2**BITS_STORED - 1
 _IMPLEMENTATION_UID = "2.25.196862871430281290532706229403110867841"
 _IMPLEMENTATION_NAME = "PHANTOM_WRITER"
 _GDCM_SYNTAXES = {
+    JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
     JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
     JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
 }

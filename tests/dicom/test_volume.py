@@ -16,6 +16,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -35,7 +36,8 @@ from dicom_node.phantom import Layout, PhantomOptions, Role, packaged_study, reb
 from tests.dicom.make import small_exam
 
 SYNTAXES = (
-    ImplicitVRLittleEndian, RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless,
+    ImplicitVRLittleEndian, RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless,
+    JPEG2000Lossless,
 )  # fmt: skip
 
 
@@ -104,6 +106,29 @@ def test_every_transfer_syntax_gives_the_same_volumes(syntax: str, expected: Cas
     assert np.array_equal(case.t2w.array, expected.t2w.array)
     assert np.array_equal(case.adc.array, expected.adc.array)
     assert case.t2w.geometry == expected.t2w.geometry
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("predictor", [2, 6, 7])
+def test_jpeg_lossless_of_every_kind_of_prediction_gives_the_same_volume(
+    predictor: int, expected: Case, tmp_path: Path
+) -> None:
+    paths = []
+    for number, image in enumerate(made()):
+        plain, packed = tmp_path / f"{number}.dcm", tmp_path / f"{number}-packed.dcm"
+        plain.write_bytes(image)
+        command = ["dcmcjpeg", "+el", "+sv", str(predictor), str(plain), str(packed)]
+        subprocess.run(command, check=True, capture_output=True)
+        paths.append(packed)
+    first = pydicom.dcmread(paths[0])
+    assert first.file_meta.TransferSyntaxUID == JPEGLossless
+    stream = first.PixelData
+    start = stream.index(b"\xff\xda")  # start of scan: the predictor is its first parameter
+    assert stream[start + 7] == predictor
+    case = read(paths)
+    assert case.adc is not None and expected.adc is not None
+    assert np.array_equal(case.t2w.array, expected.t2w.array)
+    assert np.array_equal(case.adc.array, expected.adc.array)
 
 
 def test_layouts_give_the_same_input(expected: Case) -> None:
