@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dicom_node.dicom.bvalue import acquired_range
-from dicom_node.dicom.frames import is_adc_type, stated_by_tag
+from dicom_node.dicom.frames import is_adc_type, is_trace_type, stated_by_tag
 from dicom_node.dicom.stacks import (
     MIN_POSITIONS,
     Orientation,
@@ -50,11 +50,15 @@ _UNUSABLE_TYPES: tuple[tuple[frozenset[str], str], ...] = (
         "phase, real or imaginary images",
     ),
     (frozenset(("SCREEN SAVE", "SCREENSAVE", "CSAPARALLEL")), "screen save"),
+    (frozenset(("SUBTRACTION", "SUBTRACT", "SUB")), "subtraction"),
+    (
+        frozenset(("T1 MAP", "T1_MAP", "T2 MAP", "T2_MAP", "T2_STAR MAP", "R2 MAP")),
+        "relaxation map",
+    ),
 )
 _DERIVED_DIFFUSION = frozenset(
     ("FA", "EADC", "EXP", "EXPONENTIAL", "RA", "VR", "TENSOR", "TENSOR_B0", "COLFA", "EXPADC")
 )
-_TRACE = frozenset(("TRACEW", "TRACE", "ISOTROPIC", "COMBINED"))
 _COMPUTED = frozenset(("CALC_BVALUE", "CALC_BVAL", "COMPUTED_BVALUE", "SYNTHETIC"))
 
 _ADC_TEXT = re.compile(r"(?<![a-z])d?adc(?![a-z])|apparent diff", re.IGNORECASE)
@@ -65,6 +69,8 @@ _DERIVED_TEXT = re.compile(
 _COMPUTED_TEXT = re.compile(
     r"calc|comput|synth|extrapol|(?<![a-z])cb[\s_-]?\d{3,4}|(?<![a-z])cdwi", re.IGNORECASE
 )
+# appended by the scanner; a protocol name may hold "calc" and pass it on to acquired images
+_COMPUTED_SUFFIX = re.compile(r"_calc_bval(ue)?$", re.IGNORECASE)
 _T2_TEXT = re.compile(r"(?<![a-z0-9])t2", re.IGNORECASE)
 _LOCALIZER_TEXT = re.compile(
     r"(?<![a-z])(loc|localizer|localiser|scout|survey|haste|smartbrain)(?![a-z])|3[\s-]?plane",
@@ -103,7 +109,11 @@ def _adc(stack: Stack) -> Verdict | None:
     types = _types(stack)
     if is_adc_type(types):
         return _sized(stack, Kind.ADC)
-    if types & (_TRACE | _DERIVED_DIFFUSION) or _DERIVED_TEXT.search(stack.description):
+    if (
+        is_trace_type(types)
+        or types & _DERIVED_DIFFUSION
+        or _DERIVED_TEXT.search(stack.description)
+    ):
         return None
     acquired = "ORIGINAL" in types and stated_by_tag(stack.frames[0])
     if _ADC_TEXT.search(stack.description) and not acquired:
@@ -115,7 +125,7 @@ def _derived_diffusion(stack: Stack) -> Verdict | None:
     types = _types(stack)
     diffusion = "DIFFUSION" in types or is_adc_type(types) or stack.b_value is not None
     if types & _DERIVED_DIFFUSION or (
-        not types & _TRACE and diffusion and _DERIVED_TEXT.search(stack.description)
+        not is_trace_type(types) and diffusion and _DERIVED_TEXT.search(stack.description)
     ):
         return Verdict(Kind.OTHER, "derived diffusion map that is not an ADC map")
     return None
@@ -125,17 +135,18 @@ def _dwi(stack: Stack) -> Verdict | None:
     frame, header = stack.frames[0], stack.header
     planar = "EP" in header.scanning_sequence
     weighted = bool(frame.b_value) and stated_by_tag(frame)
-    named = "DIFFUSION" in frame.image_type or bool(frame.image_type & _TRACE and planar)
+    trace = is_trace_type(frame.image_type)
+    named = "DIFFUSION" in frame.image_type or (trace and planar)
     if not (named or weighted or (planar and frame.b_value is not None)):
         return None
-    if frame.directionality == "DIRECTIONAL":
+    if frame.directionality == "DIRECTIONAL" or (frame.directionality == "BMATRIX" and not trace):
         return Verdict(Kind.OTHER, "single diffusion directions; the trace image is used")
     return _sized(stack, Kind.COMPUTED_DWI if _is_computed(stack) else Kind.DWI)
 
 
 def _is_computed(stack: Stack) -> bool:
     """Made by extrapolation: by image type, by b beyond the acquired range, or by description."""
-    if _types(stack) & _COMPUTED:
+    if _types(stack) & _COMPUTED or _COMPUTED_SUFFIX.search(stack.description.strip()):
         return True
     acquired = acquired_range(stack.header.sequence_name)
     if acquired is not None and stack.b_value is not None and stated_by_tag(stack.frames[0]):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dicom_node.dicom.frames import Frame
+from dicom_node.dicom.frames import Frame, is_trace_type
 from dicom_node.dicom.stacks import Stack
 
 HIGH_B = 1400.0
@@ -81,7 +81,7 @@ def choose_diffusion(
     )
 
 
-_WHY_REPEAT = "repeated b-value; the latest acquisition is used"
+_WHY_REPEAT = "repeated b-value; the trace image of the latest acquisition is used"
 _NO_HIGH_B = (f"no diffusion image with b of {MIN_HIGH_B:.0f} or more",)
 
 
@@ -127,15 +127,21 @@ def _adc_rank(adc: Stack, group: list[Stack]) -> tuple[bool, bool, float, str]:
 
 
 def _one_per_b(group: Sequence[Stack]) -> tuple[tuple[Stack, ...], list[Stack]]:
-    """One stack per b-value, ascending, and the earlier repeats."""
+    """One stack per b-value, ascending, and the rest: earlier ones, directions beside a trace."""
     latest: dict[float, Stack] = {}
     repeats: list[Stack] = []
-    for stack in sorted(group, key=lambda s: (s.uniform, s.time_s or 0.0, s.series_uid)):
+    for stack in sorted(group, key=_rank_in_group):
         b_value = stack.b_value or 0.0
         if b_value in latest:
             repeats.append(latest[b_value])
         latest[b_value] = stack
     return tuple(latest[b] for b in sorted(latest)), repeats
+
+
+def _rank_in_group(stack: Stack) -> tuple[bool, bool, float, str]:
+    frame = stack.frames[0]
+    trace = is_trace_type(frame.image_type) or frame.directionality == "ISOTROPIC"
+    return (stack.uniform, trace, stack.time_s or 0.0, stack.series_uid)
 
 
 def _high_b(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ MIN_PHASES = 5
 MIN_DURATION_S = 60.0
 MAX_PHASES = 24
 _DENSE_PHASES = 12
+Clock = Callable[[Stack], float | None]
 _TT = re.compile(r"(?<![A-Za-z])TT\s*=\s*(\d+(?:\.\d+)?)\s*s", re.IGNORECASE)
 
 
@@ -27,9 +27,10 @@ class Dynamic(NamedTuple):
 def find_dynamic(candidates: Sequence[Stack]) -> Dynamic:
     """Find the dynamic series among fast T1-weighted stacks.
 
-    At least 5 stacks of one geometry, echo time and flip angle over at least 60 s; pre-scans with
-    other flip angles and single volumes fall away. Of several series the one with more phases,
-    then the later one. Long series are thinned (``_thin``), so that memory stays bounded.
+    At least 5 stacks of one geometry, image type, echo time and flip angle over at least 60 s;
+    pre-scans with other flip angles, subtractions and single volumes fall away. Of several series
+    the one with more phases, then the later one. Long series are thinned (``_thin``), so that
+    memory stays bounded.
     """
     groups: list[list[Stack]] = []
     for stack in candidates:
@@ -63,6 +64,7 @@ _NOT_DYNAMIC = (
 def _alike(a: Stack, b: Stack) -> bool:
     return (
         a.header.flip_angle == b.header.flip_angle
+        and a.frames[0].image_type == b.frames[0].image_type
         and _rounded_echo(a) == _rounded_echo(b)
         and a.same_grid(b)
     )
@@ -78,25 +80,39 @@ def _in_time(group: list[Stack]) -> list[tuple[float, Stack]] | None:
     group = [stack for stack in group if stack.uniform]
     if len(group) < MIN_PHASES:
         return None
-    for clock in _CLOCKS:
-        timed = _latest_of_each([(clock(stack), stack) for stack in group])
-        if timed and len(timed) >= MIN_PHASES and timed[-1][0] - timed[0][0] >= MIN_DURATION_S:
-            return timed
+    for every_phase in (True, False):
+        for clock in _CLOCKS:
+            timed = _timed(group, clock)
+            complete = len(timed) == len(group) or not every_phase
+            long = len(timed) >= MIN_PHASES and timed[-1][0] - timed[0][0] >= MIN_DURATION_S
+            if complete and long:
+                return timed
     return None
 
 
-def _latest_of_each(timed: list[tuple[float | None, Stack]]) -> list[tuple[float, Stack]] | None:
-    """Order by time; None where a time is missing or times do not tell the stacks apart."""
-    known = [(time, stack) for time, stack in timed if time is not None]
-    counts = Counter(time for time, _ in known)
-    if len(known) < len(timed) or max(counts.values()) > 1:
-        return None
-    return sorted(known, key=lambda pair: pair[0])
+def _timed(group: list[Stack], clock: Clock) -> list[tuple[float, Stack]]:
+    """Stacks in order of time; [] where a time is missing. Of two at one time one is kept."""
+    known: dict[float, Stack] = {}
+    for stack in sorted(group, key=_filed):
+        time = clock(stack)
+        if time is None:
+            return []
+        known[time] = stack
+    return sorted(known.items(), key=lambda pair: pair[0])
+
+
+def _filed(stack: Stack) -> tuple[int, tuple[str, int]]:
+    return (stack.header.series_number or 0, stack.frames[0].key)
 
 
 def _trigger(stack: Stack) -> float | None:
     trigger = stack.header.trigger_time
     return None if trigger is None else trigger / 1000.0
+
+
+def _offset(stack: Stack) -> float | None:
+    record = stack.frames[0].record
+    return None if record is None else record.time_offset_s
 
 
 def _temporal(stack: Stack) -> float | None:
@@ -114,14 +130,19 @@ def _acquisition(stack: Stack) -> float | None:
     return None if number is None or not step else (number - 1) * step / 1000.0
 
 
-_CLOCKS: tuple[Callable[[Stack], float | None], ...] = (
+_CLOCKS: tuple[Clock, ...] = (
     lambda stack: stack.time_s,
     _trigger,
+    _offset,
     _temporal,
     _acquisition,
     _described,
 )
-"""Where the time of a phase stands, best first; the first that tells all phases apart decides."""
+"""Where the time of a phase stands, best first.
+
+The first that tells all phases apart decides. Where none does, a phase was filed twice: the first
+that spans the series does, and of two at one time the one filed later is used.
+"""
 
 
 def _thin(timed: list[tuple[float, Stack]]) -> list[tuple[float, Stack]]:

@@ -20,6 +20,7 @@ _GROUPS: tuple[tuple[str, int, int, str], ...] = (
     ("slice_thickness", 0x00289110, 0x00180050, "decimal"),
     ("spacing_between", 0x00289110, 0x00180088, "decimal"),
     ("image_type", 0x00189226, 0x00089007, "words"),
+    ("component", 0x00189226, 0x00089208, "ascii"),
     ("echo_time", 0x00189114, 0x00189082, "double"),
     ("repetition_time", 0x00189112, 0x00180080, "decimal"),
     ("flip_angle", 0x00189112, 0x00181314, "decimal"),
@@ -84,6 +85,9 @@ def _group_fields(item: Elements, unassigned: int) -> dict[str, Any]:
             found[name] = value
     if "b_value" in found:
         found["b_source"] = "public"
+    # Complex Image Component (PS3.3 C.8.13.3.1): phase and real images are told by it alone
+    if (component := found.pop("component", "MAGNITUDE")) != "MAGNITUDE":
+        found["image_type"] = (*found.get("image_type", ()), component)
     found.update(real_world_fields(item))
     converted = item.item(unassigned)
     if converted is not None:

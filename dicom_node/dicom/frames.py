@@ -148,6 +148,14 @@ def is_adc_type(image_type: frozenset[str]) -> bool:
     return any("ADC" in token.upper().split("_") for token in image_type)
 
 
+_TRACE = frozenset(("TRACEW", "TRACE", "ISOTROPIC", "COMBINED"))
+
+
+def is_trace_type(image_type: frozenset[str]) -> bool:
+    """Whether Image Type or Frame Type names a trace (direction-independent) diffusion image."""
+    return bool(image_type & _TRACE)
+
+
 def stated_by_tag(frame: Frame) -> bool:
     """Whether the b-value comes from an element about this image, not from a name."""
     return frame.b_source in TAG_SOURCES

@@ -18,7 +18,7 @@ from dicom_node.domain.reasons import Reason
 
 __all__ = ["Chosen", "FrameRef", "Rejected", "Selection", "Stack", "select"]
 
-MIN_T2W_COVERAGE_MM = 40.0
+MIN_T2W_COVERAGE_MM = 50.0
 _MIN_OVERLAP = 0.25
 
 
@@ -169,10 +169,18 @@ def _choose(found: _Sorted, notes: list[str]) -> Selection:
         found.stacks[Kind.ADC], found.stacks[Kind.DWI], found.stacks[Kind.COMPUTED_DWI]
     )
     t2w, other_t2w = _choose_t2w(found.stacks[Kind.T2W], diffusion)
-    dynamic = find_dynamic(found.stacks[Kind.DCE])
+    near, elsewhere = _near(found.stacks, t2w)
+    if elsewhere:
+        again = choose_diffusion(near[Kind.ADC], near[Kind.DWI], near[Kind.COMPUTED_DWI])
+        diffusion = again if again.usable is not None else diffusion
+    dynamic = find_dynamic(near[Kind.DCE])
     problem, detail = _problem(found, t2w, diffusion)
-    notes = [*notes, *diffusion.notes, *_remarks(t2w, diffusion)]
-    left_out = (*other_t2w, *diffusion.left_out, *dynamic.left_out)
+    notes = [*notes, *diffusion.notes, *_remarks(t2w, diffusion, dynamic.stacks)]
+    used = {id(stack) for stack in (diffusion.adc, diffusion.high_b, *diffusion.dwi)}
+    left_out = (
+        *other_t2w, *diffusion.left_out, *dynamic.left_out,
+        *((stack, _WHY_ELSEWHERE) for stack in elsewhere if id(stack) not in used),
+    )  # fmt: skip
     return Selection(
         t2w=t2w,
         adc=diffusion.adc,
@@ -188,6 +196,33 @@ def _choose(found: _Sorted, notes: list[str]) -> Selection:
         detail=detail,
         notes=tuple(notes),
     )
+
+
+_WHY_ELSEWHERE = "another frame of reference than the T2W images, and another place"
+
+
+def _near(
+    stacks: dict[Kind, list[Stack]], t2w: Stack | None
+) -> tuple[dict[Kind, list[Stack]], list[Stack]]:
+    """Part the stacks that show the place of the T2W images from those that do not.
+
+    With one frame of reference positions can be compared and nothing is parted.
+    """
+    near: dict[Kind, list[Stack]] = {kind: [] for kind in Kind}
+    elsewhere: list[Stack] = []
+    for kind, some in stacks.items():
+        for stack in some:
+            away = kind is not Kind.T2W and t2w is not None and _is_elsewhere(t2w, stack)
+            (elsewhere if away else near[kind]).append(stack)
+    return near, elsewhere
+
+
+def _is_elsewhere(t2w: Stack, stack: Stack) -> bool:
+    return not _same_frame(t2w, stack) and _overlap(t2w, stack) < _MIN_OVERLAP
+
+
+def _same_frame(a: Stack, b: Stack) -> bool:
+    return a.header.frame_of_reference_uid == b.header.frame_of_reference_uid
 
 
 def _choose_t2w(
@@ -209,8 +244,7 @@ def _choose_t2w(
             not is_fat_saturated(stack),
             len(stack.frames),
             -round(max(stack.frames[0].spacing), 2),
-            reference is not None
-            and reference.header.frame_of_reference_uid == stack.header.frame_of_reference_uid,
+            reference is not None and _same_frame(reference, stack),
             -_distance_mm(stack, reference),
             stack.time_s or 0.0,
             stack.series_uid,
@@ -259,8 +293,7 @@ def _problem(found: _Sorted, t2w: Stack | None, diffusion: Diffusion) -> tuple[R
         )
     if not diffusion.complete:
         return Reason.DIFFUSION_INCOMPLETE, f"Series {diffusion.usable.description!r}."
-    same = t2w.header.frame_of_reference_uid == diffusion.usable.header.frame_of_reference_uid
-    if not same and _overlap(t2w, diffusion.usable) < _MIN_OVERLAP:
+    if _is_elsewhere(t2w, diffusion.usable):
         return Reason.FRAME_OF_REFERENCE_DIFFERS, ""
     return None, ""
 
@@ -293,19 +326,20 @@ def _overlap(a: Stack, b: Stack) -> float:
     return shared / max(min(volume_a, volume_b), 1e-6)
 
 
-def _remarks(t2w: Stack | None, diffusion: Diffusion) -> list[str]:
+def _remarks(t2w: Stack | None, diffusion: Diffusion, dynamic: Sequence[Stack]) -> list[str]:
     notes = []
     if t2w is not None and t2w.coverage_mm < MIN_T2W_COVERAGE_MM:
         notes.append(f"axial T2W covers {t2w.coverage_mm:.0f} mm only")
     if t2w is not None and t2w.duplicates:
         notes.append("axial T2W holds slices twice; the latest acquisition is used")
-    usable = diffusion.usable
-    if (
-        t2w is not None
-        and usable is not None
-        and usable.header.frame_of_reference_uid != t2w.header.frame_of_reference_uid
-    ):
-        notes.append("T2W and diffusion have different frames of reference")
+    named = (
+        ("diffusion", (diffusion.usable, *diffusion.dwi)),
+        ("the high-b image", (diffusion.high_b,)),
+        ("the dynamic series", dynamic[:1]),
+    )
+    for name, stacks in named:
+        if t2w is not None and any(s is not None and not _same_frame(t2w, s) for s in stacks):
+            notes.append(f"T2W and {name} have different frames of reference")
     return notes
 
 

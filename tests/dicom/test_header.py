@@ -314,6 +314,19 @@ def test_enhanced_frames_are_read(syntax: str, undefined: bool) -> None:
     assert InstanceHeader.from_json(header.to_json()) == header
 
 
+def test_complex_image_component_marks_phase_frames() -> None:
+    dataset = enhanced(2)
+    for item, component in zip(
+        dataset.PerFrameFunctionalGroupsSequence, ("MAGNITUDE", "PHASE"), strict=True
+    ):
+        kind = Dataset()
+        kind.FrameType = ["ORIGINAL", "PRIMARY", "T2", "NONE"]
+        kind.ComplexImageComponent = component
+        item.MRImageFrameTypeSequence = [kind]
+    frames = read_header(raw(dataset), SYNTAXES[0]).frames
+    assert [frame.image_type[4:] for frame in frames] == [(), ("PHASE",)]
+
+
 def test_legacy_converted_frames_keep_their_private_b_value() -> None:
     dataset = enhanced(2)
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4.4"

@@ -157,6 +157,17 @@ def test_computed_high_b_is_known_by_its_description() -> None:
     assert found.high_b_computed
 
 
+def test_a_computed_b_within_the_acquired_range_is_not_taken_for_acquired() -> None:
+    made = {**TRACE, "sequence_name": "*ep_b50_800", "series_description": "diff_CALC_BVAL"}
+    later = series("calc", made, b_value=800.0, b_source="siemens", start_s=39000.0)
+    found = select([*examination(), *later])
+    assert {stack.series_uid for stack in found.dwi} == {"2.25.10.dwi"}
+    # "calc" in the name of the protocol stands on acquired images too
+    named = [replace(h, series_description="diff_b50_800_calc1400") for h in examination()[19:76]]
+    named = [replace(h, sequence_name="*ep_b50_800") for h in named]
+    assert b_values(select([*examination()[:19], *named])) == [50.0, 400.0, 800.0]
+
+
 def test_mosaics_are_left_out() -> None:
     mosaic = {**TRACE, "image_type": ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE", "ND", "MOSAIC")}
     images = series("m", mosaic, slices=65, gap_mm=0.0, rows=520, columns=640)
@@ -223,6 +234,22 @@ def test_other_frame_of_reference_elsewhere_is_a_problem() -> None:
     assert found.problem is Reason.FRAME_OF_REFERENCE_DIFFERS
 
 
+def test_diffusion_in_another_place_does_not_stand_in_the_way_of_the_right_one() -> None:
+    other = {"frame_of_reference_uid": "2.25.6", "origin": (-60.0, -80.0, 300.0)}
+    away = [
+        *traces(50, 400, 800, name="away", **other),
+        *series("awayadc", ADC, start_s=39000.0, **other),
+        *series("awayhigh", TRACE, b_value=1500.0, b_source="siemens", **other),
+    ]
+    away = [replace(h, acquisition_time="113000") for h in away]
+    found = select([*examination(), *away])
+    assert found.problem is None and found.high_b is not None
+    used = {stack.series_uid for _, stack in found.roles()}
+    assert used == {"2.25.10.t2", "2.25.10.dwi", "2.25.10.adc"}
+    for name in ("away", "awayadc", "awayhigh"):
+        assert "another place" in reason_of(found, name)
+
+
 def test_seventy_two_images_on_thirty_six_positions_are_no_input() -> None:
     tfl = {**T2W, "series_description": "tfl_2D", "scanning_sequence": ("GR",), "echo_time": 1.5}
     twice = [*series("tfl", tfl, slices=36), *series("tfl", tfl, slices=36)]
@@ -237,9 +264,23 @@ def test_projections_and_reformats_are_left_out() -> None:
         assert "projection or reformatted" in reason_of(found, "x")
 
 
-def test_phase_images_are_left_out() -> None:
-    made = {**T2W, "image_type": ("ORIGINAL", "PRIMARY", "P", "ND")}
-    assert "phase" in reason_of(select([*examination(), *series("x", made)]), "x")
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ("P", "phase, real or imaginary"),
+        ("PHASE MAP", "phase, real or imaginary"),
+        ("REAL", "phase, real or imaginary"),
+        ("IMAGINARY", "phase, real or imaginary"),
+        ("SCREEN SAVE", "screen save"),
+        ("SUBTRACTION", "subtraction"),
+        ("T2 MAP", "relaxation map"),
+    ],
+)
+def test_phase_images_screen_saves_and_maps_are_left_out(token: str, reason: str) -> None:
+    made = {**T2W, "image_type": ("ORIGINAL", "PRIMARY", token, "ND")}
+    found = select([*examination(), *series("x", made, slices=25, start_s=39000.0)])
+    assert reason in reason_of(found, "x")
+    assert found.t2w is not None and found.t2w.series_uid.endswith("t2")
 
 
 # --- DCE ---------------------------------------------------------------------------------------
@@ -294,6 +335,39 @@ def test_times_come_from_the_description_where_nothing_else_tells() -> None:
     headers = [replace(h, acquisition_time="101500") for h in dynamic(10, step_s=8.0)]
     found = select([*examination(), *headers])
     assert found.dce_times_s == tuple(pytest.approx(8.0 * i) for i in range(10))
+
+
+def test_subtractions_of_the_same_times_do_not_hide_the_dynamic_series() -> None:
+    headers = dynamic(10, step_s=8.0)
+    made = [
+        replace(h, series_uid=h.series_uid + ".9", sop_instance_uid=h.sop_instance_uid + ".9",
+                image_type=("DERIVED", "SECONDARY", "OTHER"))
+        for h in headers[26:]
+    ]  # fmt: skip
+    found = select([*examination(), *headers, *made])
+    assert found.dce_times_s == tuple(8.0 * i for i in range(10))
+    assert not any(stack.series_uid.endswith(".9") for stack in found.dce)
+
+
+def test_a_phase_that_was_filed_twice_counts_once() -> None:
+    headers = dynamic(10, step_s=8.0)
+    twice = [
+        replace(h, series_uid=h.series_uid + ".9", sop_instance_uid=h.sop_instance_uid + ".9",
+                series_number=99)
+        for h in headers[52:78]
+    ]  # fmt: skip
+    found = select([*examination(), *headers, *twice])
+    assert found.dce_times_s == tuple(8.0 * i for i in range(10))
+    assert found.dce[2].series_uid.endswith(".9")  # the one that was filed later
+
+
+def test_dce_in_another_place_is_left_out() -> None:
+    away = dynamic(8, step_s=10.0, frame_of_reference_uid="2.25.6", origin=(-60.0, -80.0, 300.0))
+    found = select([*examination(), *away])
+    assert found.dce == () and "another place" in reason_of(found, "dce0")
+    here = dynamic(8, step_s=10.0, frame_of_reference_uid="2.25.6")
+    found = select([*examination(), *here])
+    assert len(found.dce) == 8 and any("dynamic series" in note for note in found.notes)
 
 
 # --- stacks, duplicates, completeness ----------------------------------------------------------
@@ -402,6 +476,19 @@ def test_directional_images_are_not_the_trace() -> None:
     found = select([*examination(), *single])
     assert {stack.series_uid for stack in found.dwi} == {"2.25.10.dwi"}
     assert "directions" in reason_of(found, "dir")
+
+
+def test_directions_beside_a_trace_of_the_same_b_are_not_used() -> None:
+    raw = [
+        replace(h, image_type=("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE", "ND"),
+                acquisition_time="113000")
+        for h in traces(50, 800, name="raw")
+    ]  # fmt: skip
+    found = select([*examination(), *raw])
+    assert {stack.series_uid for stack in found.dwi} == {"2.25.10.dwi"}
+    assert "trace" in reason_of(found, "raw")
+    matrix = [replace(h, directionality="BMATRIX") for h in raw]
+    assert "directions" in reason_of(select([*examination(), *matrix]), "raw")
 
 
 def test_dwi_without_b_values_and_without_adc_says_so() -> None:
@@ -555,6 +642,36 @@ def test_enhanced_frames_are_split_by_b_value() -> None:
     assert found.dwi[1].refs[0] == (enhanced.sop_instance_uid, 19)
     again = InstanceHeader.from_json(enhanced.to_json())
     assert select([*series("t2", T2W), again]) == found
+
+
+def enhanced_dce(**by_phase: list[object]) -> InstanceHeader:
+    """Eight phases of 20 slices in one image, slices in turn."""
+    slices = series("x", DYNAMIC, slices=20)
+    frames = [
+        FrameRecord(index=20 * i + z, ipp=h.ipp, temporal_position=i + 1,
+                    **{name: values[i] for name, values in by_phase.items()})
+        for i in range(8) for z, h in enumerate(slices)
+    ]  # fmt: skip
+    return replace(
+        series("dce", DYNAMIC)[0], sop_class_uid=ENHANCED_MR, frames=tuple(frames),
+        number_of_frames=160, ipp=None, acquisition_time="",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "by_phase",
+    [
+        {"acquisition_datetime": [f"2024010210{15 + i}00.000" for i in range(8)]},
+        {"time_offset_s": [60.0 * i for i in range(8)]},
+    ],
+    ids=["frame acquisition date and time", "temporal position time offset"],
+)
+def test_an_enhanced_dynamic_series_is_parted_into_phases(
+    by_phase: dict[str, list[object]],
+) -> None:
+    found = select([*examination(), enhanced_dce(**by_phase)])
+    assert found.dce_times_s == tuple(60.0 * i for i in range(8))
+    assert found.dce[3].refs[2].frame_index == 62
 
 
 # --- real studies ------------------------------------------------------------------------------
