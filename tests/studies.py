@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
+from pydicom.dataset import Dataset
 
 from ai_core.sim.study import SimulatedStudy, simulate_study
 from dicom_node.phantom import PhantomOptions, Role, write_study
@@ -35,6 +37,18 @@ class StudyMaker:
         """Write the examination; `name` decides the UIDs and the patient."""
         chosen = PhantomOptions(uid_seed=name, patient_id=f"TEST-{name}", roles=roles)
         return write_study(self.study, folder, options=replace(chosen, **options))
+
+
+def noise(dataset: Dataset) -> None:
+    """Leave nothing that looks like a prostate: an edit for ``StudyMaker.write``."""
+    chance = np.random.default_rng(int(dataset.InstanceNumber))
+    pixels = chance.integers(0, 900, (dataset.Rows, dataset.Columns), dtype=np.uint16)
+    dataset.PixelData = pixels.tobytes()
+
+
+def cut_pixels(dataset: Dataset) -> None:
+    """Leave the first 1000 bytes of the pixel data: an edit for ``StudyMaker.write``."""
+    dataset.PixelData = dataset.PixelData[:1000]
 
 
 def study_uid(files: list[Path]) -> str:

@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
 
 from dicom_node.cli import main
 from dicom_node.phantom import Role
-from tests.studies import StudyMaker
+from tests.studies import StudyMaker, cut_pixels, noise
 
 CONTRACT_KEYS = {
     "study_uid", "state", "reason", "message", "case", "gland", "findings", "inputs", "outputs",
@@ -85,28 +83,62 @@ def test_peers_are_added_and_removed(shell: Shell, config: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("status", "--config", "absent.toml"),
-        ("serve", "--config", "absent.toml"),
         ("process", "absent", "--out", "out"),
         ("studies", "show", "1.2", "--config", "{config}"),
         ("studies", "retry", "1.2", "--config", "{config}"),
         ("studies", "export", "1.2", "--out", "out", "--config", "{config}"),
         ("peers", "remove", "nobody", "--config", "{config}"),
         ("peers", "echo", "nobody", "--config", "{config}"),
-        ("status", "--config", "{wrong}"),
     ],
     ids=" ".join,
 )
 def test_an_error_is_one_line_that_says_what_to_do(
-    shell: Shell, config: Path, tmp_path: Path, arguments: tuple[str, ...]
+    shell: Shell, config: Path, arguments: tuple[str, ...]
 ) -> None:
-    wrong = tmp_path / "wrong.toml"
-    wrong.write_text("bogus = 1\n")
-    status, out, err = shell.run(*(one.format(config=config, wrong=wrong) for one in arguments))
+    status, out, err = shell.run(*(one.format(config=config) for one in arguments))
     assert (status, out) == (1, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert ";" in err, "the problem; what to do"
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("serve",), ("peers", "list"), ("studies", "list")]
+)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "dicom-node init"),
+        ("bogus = 1\n", "unknown setting 'bogus'"),
+        ("[node]\nport = 99999999\n", "setting 'node.port'"),
+        ("[node\n", "not valid TOML"),
+    ],
+    ids=["absent", "unknown", "wrong", "no-toml"],
+)
+def test_a_configuration_that_cannot_be_read_is_wrong_use(
+    shell: Shell, tmp_path: Path, command: tuple[str, ...], text: str | None, said: str
+) -> None:
+    file = tmp_path / "node.toml"
+    if text is not None:
+        file.write_text(text)
+    status, out, err = shell.run(*command, "--config", file)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and said in err and ";" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "node-data").exists(), "nothing was begun"
+
+
+def test_echo_of_a_peer_without_a_port_says_what_to_do(shell: Shell, config: Path) -> None:
+    add = ("peers", "add", "scanner", "--ae-title", "MR1", "--host", "127.0.0.1")
+    assert shell.run(*add, "--config", config)[0] == 0
+    status, _, err = shell.run("peers", "echo", "scanner", "--config", config)
+    assert status == 1
+    assert "MR1 at 127.0.0.1: the peer has no port; add it again with --port" in err
+    assert "None" not in err
+    receives = (*add[:2], "pacs", *add[3:], "--receives-results")
+    status, _, err = shell.run(*receives, "--config", config)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "give its port" in err
 
 
 @pytest.mark.parametrize("arguments", [("process",), ("nonsense",), ("status", "--nonsense")])
@@ -151,24 +183,13 @@ def test_process_answers_in_the_shape_of_the_contract(
     assert {path.name: path.read_bytes() for path in out.glob("*.dcm")} == first
 
 
-def _noise(dataset: Dataset) -> None:
-    if dataset.Modality == "MR":
-        chance = np.random.default_rng(int(dataset.InstanceNumber))
-        pixels = chance.integers(0, 900, (dataset.Rows, dataset.Columns), dtype=np.uint16)
-        dataset.PixelData = pixels.tobytes()
-
-
-def _cut(dataset: Dataset) -> None:
-    dataset.PixelData = dataset.PixelData[:1000]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "reason", "report"),
     [
         ({"roles": frozenset({Role.T2W_AXIAL})}, "no_diffusion", True),
-        ({"edit": _cut}, "corrupt_pixel_data", True),
-        ({"edit": _noise}, "no_credible_gland", False),
+        ({"edit": cut_pixels}, "corrupt_pixel_data", True),
+        ({"edit": noise}, "not_prostate", False),
     ],
     ids=["t2w-alone", "corrupt", "no-gland"],
 )

@@ -25,7 +25,6 @@ class Reason(StrEnum):
     CORRUPT_PIXEL_DATA = "corrupt_pixel_data"
     NOT_MR = "not_mr"
     NOT_PROSTATE = "not_prostate"
-    NO_CREDIBLE_GLAND = "no_credible_gland"
     IDENTITY_CONFLICT = "identity_conflict"
     SAME_UID_OTHER_BYTES = "same_uid_other_bytes"
     HASH_MISMATCH = "hash_mismatch"
@@ -60,6 +59,9 @@ _INCOMPLETE_STUDY = Code("130574", "DCM", "Incomplete study")
 _COVERAGE = Code("130576", "DCM", "Anatomy coverage incomplete")
 _NO_B_VALUE = Code("130583", "DCM", "Expected b-value is missing")
 _NO_ADC = Code("130585", "DCM", "Expected ADC map is missing")
+
+NO_GLAND = "No prostate was recognised on the T2-weighted images."
+"""Detail of ``not_prostate`` where the images, not the header, say so."""
 
 REASONS: dict[Reason, ReasonText] = {
     Reason.NO_T2W: ReasonText(
@@ -122,13 +124,8 @@ REASONS: dict[Reason, ReasonText] = {
         False,
     ),
     Reason.NOT_PROSTATE: ReasonText(
-        "The study is not a prostate examination (body part or patient sex says otherwise).",
+        "The study is not a prostate examination: body part, patient sex or the images say so.",
         "Nothing was sent. Check the routing rule of the PACS.",
-        False,
-    ),
-    Reason.NO_CREDIBLE_GLAND: ReasonText(
-        "No prostate was recognised on the T2-weighted images.",
-        "Nothing was sent. Check that the study is a prostate MRI.",
         False,
     ),
     Reason.IDENTITY_CONFLICT: ReasonText(

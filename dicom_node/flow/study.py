@@ -25,7 +25,7 @@ from ai_core.types import Case, CaseResult, ReleaseInfo
 from dicom_node.dicom.header import InstanceHeader
 from dicom_node.dicom.select import Chosen, Selection, select
 from dicom_node.dicom.volume import build_case
-from dicom_node.domain.reasons import REASONS, Reason
+from dicom_node.domain.reasons import NO_GLAND, REASONS, Reason
 from dicom_node.errors import InputProblem
 from dicom_node.results.build import build_results
 from dicom_node.results.request import (
@@ -126,7 +126,7 @@ def run_study(job: StudyJob, release_of: Callable[[], Any]) -> StudyOutcome:
         watch.lap("infer")
         watch.split("infer", "prepare", result.timings_s.get("prepare", 0.0))
         if not result.gland.credible:
-            raise InputProblem(Reason.NO_CREDIBLE_GLAND)
+            raise InputProblem(Reason.NOT_PROSTATE, NO_GLAND)
     except InputProblem as problem:
         if problem.reason in _HELD:
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ai_core.types import Geometry
-from dicom_node.domain.reasons import Reason
+from dicom_node.domain.reasons import NO_GLAND, Reason
 from dicom_node.errors import InputProblem
 from dicom_node.results.gate import GateError, check_objects
 from dicom_node.results.header import SourceImages, read_sources, tolerant
@@ -75,7 +75,7 @@ def _segmentations(
         return []
     result = request.outcome.result
     if not result.gland_mask.any():
-        raise InputProblem(Reason.NO_CREDIBLE_GLAND)
+        raise InputProblem(Reason.NOT_PROSTATE, NO_GLAND)
     parts = [(GLAND, gland_segments(result))]
     if result.findings:
         parts.append((LESIONS, lesion_segments(result)))

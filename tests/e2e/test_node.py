@@ -18,7 +18,7 @@ from dicom_node.net.sender import Address, echo
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.phantom import Role
 from tests.running import NodeUnderTest, pacs_peer, wait_until
-from tests.studies import study_uid
+from tests.studies import cut_pixels, noise, study_uid
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -143,7 +143,9 @@ def _second_patient(dataset: Dataset) -> None:
     [
         ("brain", _brain, "not_analysable", "not_prostate", False),
         ("female", _set("PatientSex", "F"), "not_analysable", "not_prostate", False),
+        ("no-gland", noise, "not_analysable", "not_prostate", False),
         ("ct", _set("Modality", "CT"), "not_analysable", "not_mr", False),
+        ("cut-pixels", cut_pixels, "not_analysable", "corrupt_pixel_data", True),
         ("no-pixels", _no_pixels, "not_analysable", "no_pixel_data", True),
         ("two-patients", _second_patient, "held", "identity_conflict", False),
     ],
@@ -172,22 +174,31 @@ def test_G2_G4_what_cannot_be_analysed_ends_with_a_reason_and_the_node_goes_on(
     assert row["state"] == "delivered", row
 
 
-def test_damaged_objects_are_refused_or_end_with_a_reason(
+def test_files_that_end_early_end_with_a_reason(
     node: NodeUnderTest, pacs: PacsStandIn, make_study: MakeStudy
 ) -> None:
     files = make_study("damaged")
     uid = study_uid(files)
     for path in files:
         data = path.read_bytes()
-        path.write_bytes(data[: len(data) - 2000])  # the pixel data ends early
-    try:
-        send(pacs, node, files)
-    except DeliveryError as error:
-        assert "0x" in str(error)
-    else:
-        row = node.wait_for(uid, ENDED)
-        assert (row["state"], row["reason"]) == ("not_analysable", "corrupt_pixel_data")
-    assert echo(Address("PROSTATE_AI", "127.0.0.1", node.port), calling_ae="PACS").ok
+        path.write_bytes(data[: len(data) - 2000])  # inside the pixel data
+    send(pacs, node, files)
+    row = node.wait_for(uid, ENDED)
+    assert (row["state"], row["reason"]) == ("not_analysable", "corrupt_pixel_data")
+    assert "decoded" in row["message"] and row["results"]
+
+
+def test_a_data_set_that_cannot_be_read_is_refused_and_the_others_are_analysed(
+    node: NodeUnderTest, pacs: PacsStandIn, make_study: MakeStudy
+) -> None:
+    first, *others = make_study("unreadable")
+    data = first.read_bytes()
+    first.write_bytes(data[: data.index(b"PHANTOM^PROSTATE") + 4])  # inside an element
+    with pytest.raises(DeliveryError, match="0x"):
+        send(pacs, node, [first])
+    send(pacs, node, others)
+    row = node.wait_for(study_uid(others), ENDED - {"not_analysable"})
+    assert (row["state"], row["instances"]) == ("delivered", len(others))
 
 
 def test_peers_are_live_and_refusals_are_recorded(node: NodeUnderTest) -> None:

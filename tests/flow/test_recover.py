@@ -150,10 +150,10 @@ def test_a_silent_end_is_kept(node: Node) -> None:
     node.evaluate()
     claim = node.store.claim_ready("worker-0")
     assert claim is not None
-    node.store.finish_silent(claim, RevisionState.NOT_ANALYSABLE, Reason.NO_CREDIBLE_GLAND, "m")
+    node.store.finish_silent(claim, RevisionState.NOT_ANALYSABLE, Reason.NOT_PROSTATE, "m")
     node.clock.advance(5000)
     node.evaluate()
-    assert node.state() == (1, "not_analysable", "no_credible_gland")
+    assert node.state() == (1, "not_analysable", "not_prostate")
 
 
 # peers
