@@ -1,7 +1,8 @@
 """`dicom-node`: the command line of the product. Each command stands in `dicom_node/commands`.
 
-Exit status 0: done; 1: failure; 2: wrong use. Errors are one line on stderr that says what is
-wrong and what to do; `--debug` before the subcommand adds the traceback.
+Exit status 0: done; 1: failure; 2: wrong use, which a missing or wrong configuration is too.
+Errors are one line on stderr that says what is wrong and what to do; `--debug` before the
+subcommand adds the traceback.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main() -> None:
         if debug:
             raise
         typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_status) from None
     except OSError as error:
         if debug:
             raise

@@ -16,7 +16,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dicom_node.errors import ConfigError
+from dicom_node.errors import WrongUseError
 
 # PS3.5 6.2, VR AE: 16 characters at most, no backslash, no control characters, not only spaces
 _AE_TITLE = re.compile(r"^[\x20-\x5b\x5d-\x7e]{1,16}$")
@@ -186,22 +186,24 @@ def load_config(path: Path) -> NodeConfig:
     """Read and check a configuration file. Relative paths count from the file's folder.
 
     Raises:
-        ConfigError: the file cannot be read, is not TOML, or a setting is unknown or wrong.
+        WrongUseError: the file cannot be read, is not TOML, or a setting is unknown or wrong.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(
+        raise WrongUseError(
             f"no configuration at {path}", f"write one: dicom-node init {path}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", "check the path and its rights") from None
+        raise WrongUseError(
+            f"cannot read {path}: {error}", "check the path and its rights"
+        ) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", "mend that line") from None
+        raise WrongUseError(f"{path} is not valid TOML: {error}", "mend that line") from None
     try:
         config = NodeConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_problem(error)}", "mend that setting") from None
+        raise WrongUseError(f"{path}: {_first_problem(error)}", "mend that setting") from None
     return _resolve_paths(config, path.resolve().parent)
 
 

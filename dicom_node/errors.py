@@ -2,6 +2,7 @@
 
 NodeError
   ConfigError      the configuration cannot be used
+    WrongUseError  a setting or an option is wrong; nothing was begun (exit status 2)
   StoreError       the database or the spool cannot be used
   InputProblem     a study cannot be analysed (carries a Reason)
   DeliveryError    results cannot be sent
@@ -15,6 +16,8 @@ from dicom_node.domain.reasons import REASONS, Reason
 class NodeError(Exception):
     """Root of the errors shown to people: ``message`` says what is wrong, ``advice`` what to do."""
 
+    exit_status = 1
+
     def __init__(self, message: str, advice: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -26,6 +29,12 @@ class NodeError(Exception):
 
 class ConfigError(NodeError):
     """The configuration cannot be used."""
+
+
+class WrongUseError(ConfigError):
+    """A setting or an option is wrong, as written: nothing was begun."""
+
+    exit_status = 2
 
 
 class StoreError(NodeError):

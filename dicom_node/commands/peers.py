@@ -16,7 +16,7 @@ from dicom_node.commands.common import (
     print_table,
 )
 from dicom_node.config import PeerConfig, ResultKind
-from dicom_node.errors import ConfigError
+from dicom_node.errors import WrongUseError
 
 app = typer.Typer(
     help="AE titles this node talks to. A change is live without a restart.", no_args_is_help=True
@@ -54,7 +54,7 @@ def add(
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         what = problem["msg"].removeprefix("Value error, ")
-        raise ConfigError(
+        raise WrongUseError(
             f"{where + ': ' if where else ''}{what}", "see peers add --help"
         ) from None
     with open_store(config) as (node_config, store):

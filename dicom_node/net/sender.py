@@ -138,7 +138,7 @@ def echo(peer: Destination, *, calling_ae: str, limits: SenderLimits | None = No
     limits = limits or SenderLimits()
     contexts = [build_context(VERIFICATION, [IMPLICIT_VR_LITTLE_ENDIAN])]
     with _associate(peer, contexts, calling_ae, limits) as (assoc, problem):
-        where = f"{peer.ae_title} at {peer.host}:{peer.port}"
+        where = f"{peer.ae_title} at {peer.host}" + (f":{peer.port}" if peer.port else "")
         if assoc is None or not assoc.is_established:
             return EchoResult(False, f"no echo from {where}: {problem}")
         try:
@@ -165,7 +165,12 @@ def _associate(
     entity.stall_s = limits.stall_s
     entity.network_timeout = None  # the bounds of each operation hold; ours is never idle
     if not peer.port or not contexts:
-        yield None, "" if peer.port else "the peer has no port; give it one"
+        yield (
+            None,
+            ""
+            if peer.port
+            else "the peer has no port; add it again with --port, or set its port in the file",
+        )
         return
     try:
         assoc = entity.associate(
