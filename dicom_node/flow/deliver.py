@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from dicom_node.clock import Clock
+from dicom_node.clock import Clock, WallWatch
 from dicom_node.config import NodeConfig, PeerConfig
 from dicom_node.domain.policy import LEASE_S, backoff_s
 from dicom_node.durable import fault
@@ -64,7 +64,8 @@ class DeliveryLoop:
         self._stopping = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._failures: dict[str, int] = {}
-        self._kept_at_s = float("-inf")
+        self._kept_at_s = self._reap_from_s = float("-inf")
+        self._wall = WallWatch(clock)
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until ``stop`` is set; what is being sent then gets a few seconds."""
@@ -110,7 +111,10 @@ class DeliveryLoop:
         if now_s - self._kept_at_s < HOUSEKEEPING_S:
             return
         self._kept_at_s = now_s
-        self._store.reap_stale_deliveries()
+        if self._wall.was_set():  # heartbeats look old or new now; let them come in again first
+            self._reap_from_s = now_s + LEASE_S
+        if now_s >= self._reap_from_s:
+            self._store.reap_stale_deliveries()
         self._store.expire_deliveries(self._config.delivery.give_up_h * 3600)
 
     def _serve(self, peer: PeerConfig) -> None:

@@ -13,8 +13,8 @@ import pytest
 from dicom_node.clock import ManualClock
 from dicom_node.config import DeliverySection, NodeConfig, NodeSection, PeerConfig
 from dicom_node.domain.identity import Identity
-from dicom_node.domain.policy import PlanKind
-from dicom_node.flow.deliver import DeliveryLoop
+from dicom_node.domain.policy import LEASE_S, PlanKind
+from dicom_node.flow.deliver import HOUSEKEEPING_S, DeliveryLoop
 from dicom_node.net.outcomes import InstanceStatus, Outcome, classify
 from dicom_node.net.sender import Outgoing
 from dicom_node.net.standin import PacsStandIn
@@ -230,6 +230,34 @@ def test_d9_a_slow_destination_does_not_hold_up_another(outbox: OutboxWith) -> N
     for thread in threads:
         thread.join(10)
     assert set(box.deliveries().values()) == {"sent"}
+
+
+def test_a_clock_set_forward_does_not_take_away_what_is_being_sent(outbox: OutboxWith) -> None:
+    box = outbox()
+    box.pacs.hold["pacs"] = threading.Event()
+    box.finish_study()
+    (thread,) = box.loop.start_due()
+    wait_for(lambda: box.deliveries()["sr", "pacs"] == "sending")
+    box.clock.step_wall(2 * HOUR_S)
+    box.clock.advance(HOUSEKEEPING_S)
+    box.loop.start_due()
+    assert set(box.deliveries().values()) == {"sending"}
+    box.pacs.hold["pacs"].set()
+    thread.join(10)
+    assert box.pacs.offered == [("pacs", SEG), ("pacs", SR)], "each object once"
+    assert box.state() == "delivered"
+
+
+def test_a_claim_nobody_works_on_comes_back_although_the_clock_was_set(outbox: OutboxWith) -> None:
+    box = outbox()
+    box.finish_study()
+    box.store.claim_deliveries("pacs", "gone")
+    box.clock.step_wall(2 * HOUR_S)
+    box.loop.deliver_once()
+    assert box.pacs.calls == 0
+    box.clock.advance(LEASE_S + HOUSEKEEPING_S)
+    box.loop.deliver_once()
+    assert box.state() == "delivered"
 
 
 def test_a_removed_destination_ends_its_deliveries(outbox: OutboxWith) -> None:
