@@ -313,6 +313,9 @@ def _missing(
     if broken:
         header, reason = broken[0]
         return Reason.GEOMETRY_UNREADABLE, f"Series {header.series_description!r}: {reason}."
+    for stack, verdict in found.unusable:
+        if absent is Reason.NO_DIFFUSION and "DIFFUSION" in stack.frames[0].image_type:
+            return absent, f"Series {stack.description!r} cannot be used: {verdict.reason}."
     return absent, ""
 
 

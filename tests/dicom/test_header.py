@@ -142,6 +142,24 @@ def test_directionality_none_means_zero() -> None:
     assert (header.b_value, header.directionality) == (0.0, "NONE")
 
 
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(
+    ("group", "creator", "element", "value", "expected"),
+    [
+        (0x2001, PHILIPS, 0x04, "I", "ISOTROPIC"),
+        (0x2001, PHILIPS, 0x04, "O", "DIRECTIONAL"),
+        (0x2001, PHILIPS, 0x04, "P", "DIRECTIONAL"),
+        (0x0019, SIEMENS, 0x0D, "DIRECTIONAL", "DIRECTIONAL"),
+        (0x0019, SIEMENS, 0x0D, "NONE", "NONE"),
+    ],
+)
+def test_private_directionality_is_found_by_creator(
+    group: int, creator: str, element: int, value: str, expected: str, syntax: str
+) -> None:
+    dataset = with_private(group, creator, element, "CS", value, 0x11)
+    assert read_header(raw(dataset, syntax), syntax).directionality == expected
+
+
 @pytest.mark.parametrize(
     ("sequence", "description", "b"),
     [

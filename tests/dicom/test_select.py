@@ -173,6 +173,8 @@ def test_mosaics_are_left_out() -> None:
     images = series("m", mosaic, slices=65, gap_mm=0.0, rows=520, columns=640)
     found = select([*examination(), *images])
     assert "mosaic" in reason_of(found, "m") and found.problem is None
+    found = select([*series("t2", T2W), *images])
+    assert found.problem is Reason.NO_DIFFUSION and "mosaic" in found.detail
 
 
 def test_the_later_of_two_equal_t2w_series_is_used() -> None:
@@ -476,6 +478,22 @@ def test_directional_images_are_not_the_trace() -> None:
     found = select([*examination(), *single])
     assert {stack.series_uid for stack in found.dwi} == {"2.25.10.dwi"}
     assert "directions" in reason_of(found, "dir")
+
+
+def test_the_trace_that_is_appended_to_its_directions_is_parted_from_them() -> None:
+    philips = {"image_type": ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"), "sequence_name": ""}
+    headers = []
+    for i, kind in enumerate(("DIRECTIONAL", "DIRECTIONAL", "DIRECTIONAL", "ISOTROPIC")):
+        part = traces(800, name="dwi", directionality=kind)
+        headers += [
+            replace(h, sop_instance_uid=f"{h.sop_instance_uid}.{i}", b_source="philips", **philips)
+            for h in part
+        ]
+    zero = traces(0, name="dwi", directionality="NONE")
+    headers += [replace(h, b_source="philips", **philips) for h in zero]
+    found = select([*series("t2", T2W), *headers])
+    assert (b_values(found), found.problem) == ([0.0, 800.0], None)
+    assert all(uid.endswith(".3") for uid in found.dwi[1].sop_instance_uids)
 
 
 def test_directions_beside_a_trace_of_the_same_b_are_not_used() -> None:
