@@ -9,6 +9,7 @@ import numpy as np
 
 from ai_core.types import DceSeries, DwiVolume, Geometry, Volume
 from dicom_node.dicom.header import MR_IMAGE, InstanceHeader
+from dicom_node.dicom.select import Selection
 from dicom_node.dicom.write import time_text
 
 TILT = np.deg2rad(18.5)
@@ -108,6 +109,16 @@ def dynamic(phases: int = 70, step_s: float = 4.2, **more: Any) -> list[Instance
             series_number=20 + i, **more,
         )  # fmt: skip
     return found
+
+
+def reason_of(selection: Selection, name: str) -> str:
+    """Why parts of a series are not used."""
+    return " / ".join(r.reason for r in selection.rejected if r.series_uid.endswith(f".{name}"))
+
+
+def b_values(selection: Selection) -> list[float | None]:
+    """b-values of the chosen diffusion images."""
+    return [stack.b_value for stack in selection.dwi]
 
 
 @dataclass(frozen=True)

@@ -11,29 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.dicom.header import ENHANCED_MR, FrameRecord, InstanceHeader, read_header
-from dicom_node.dicom.select import Selection, select
+from dicom_node.dicom.select import select
 from dicom_node.domain.reasons import Reason
 from tests.dicom.make import (
     ADC,
     CORONAL,
-    DYNAMIC,
     SAGITTAL,
     T2W,
     TRACE,
+    b_values,
     dynamic,
     examination,
+    reason_of,
     series,
     traces,
 )
-
-
-def reason_of(selection: Selection, name: str) -> str:
-    return " / ".join(r.reason for r in selection.rejected if r.series_uid.endswith(f".{name}"))
-
-
-def b_values(selection: Selection) -> list[float | None]:
-    return [stack.b_value for stack in selection.dwi]
-
 
 # --- a plain study -----------------------------------------------------------------------------
 
@@ -131,41 +123,6 @@ def test_other_derived_maps_are_known_by_image_type(token: str) -> None:
     other["series_description"] = "map"
     found = select([*examination(), *series("x", other)])
     assert "derived" in reason_of(found, "x")
-
-
-def test_one_series_per_b_value_is_one_acquisition() -> None:
-    headers = [*series("t2", T2W), *series("adc", ADC)]
-    for b in (100, 500, 1400):
-        headers += traces(b, name=f"b{b}")
-    found = select(headers)
-    assert b_values(found) == [100.0, 500.0, 1400.0]
-    assert len({stack.series_uid for stack in found.dwi}) == 3
-    assert found.high_b is not None and found.high_b.b_value == 1400.0
-
-
-def test_computed_high_b_is_known_by_a_b_beyond_the_acquired_range() -> None:
-    made = {**TRACE, "sequence_name": "*ep_b50_800", "series_description": "ep2d_diff"}
-    found = select([*examination(), *series("calc", made, b_value=1600.0, b_source="siemens")])
-    assert found.high_b is not None and found.high_b.series_uid.endswith("calc")
-    assert found.high_b_computed and b_values(found) == [50.0, 400.0, 800.0]
-    assert found.chosen()["high_b"][0].computed
-
-
-def test_computed_high_b_is_known_by_its_description() -> None:
-    made = {**TRACE, "sequence_name": "", "series_description": "ep2d_diff_CALC_BVAL"}
-    found = select([*examination(), *series("calc", made, b_value=1400.0, b_source="public")])
-    assert found.high_b_computed
-
-
-def test_a_computed_b_within_the_acquired_range_is_not_taken_for_acquired() -> None:
-    made = {**TRACE, "sequence_name": "*ep_b50_800", "series_description": "diff_CALC_BVAL"}
-    later = series("calc", made, b_value=800.0, b_source="siemens", start_s=39000.0)
-    found = select([*examination(), *later])
-    assert {stack.series_uid for stack in found.dwi} == {"2.25.10.dwi"}
-    # "calc" in the name of the protocol stands on acquired images too
-    named = [replace(h, series_description="diff_b50_800_calc1400") for h in examination()[19:76]]
-    named = [replace(h, sequence_name="*ep_b50_800") for h in named]
-    assert b_values(select([*examination()[:19], *named])) == [50.0, 400.0, 800.0]
 
 
 def test_mosaics_are_left_out() -> None:
@@ -285,93 +242,6 @@ def test_phase_images_screen_saves_and_maps_are_left_out(token: str, reason: str
     assert found.t2w is not None and found.t2w.series_uid.endswith("t2")
 
 
-# --- DCE ---------------------------------------------------------------------------------------
-
-
-def test_dce_as_seventy_series_is_thinned_and_ordered() -> None:
-    found = select([*examination(), *dynamic(70)])
-    assert 5 <= len(found.dce) <= 24
-    assert found.dce_times_s[0] == 0.0
-    assert list(found.dce_times_s) == sorted(found.dce_times_s)
-    assert found.dce_times_s[-1] == pytest.approx(69 * 4.2, abs=0.1)  # the last phase is kept
-    early = [t for t in found.dce_times_s if t <= 90]
-    assert len(early) >= 12
-
-
-def test_pre_scans_with_other_flip_angles_and_the_reference_are_left_out() -> None:
-    headers = [*examination(), *dynamic(10, step_s=8.0)]
-    for flip in (2.0, 5.0, 10.0, 20.0):
-        headers += series(f"vfa{flip:.0f}", DYNAMIC, slices=26, flip_angle=flip, start_s=36950.0)
-    reference = {**DYNAMIC, "repetition_time": 800.0, "series_description": "tfl_3d PD ref"}
-    headers += series("pd", reference, slices=26, start_s=36940.0)
-    found = select(headers)
-    assert len(found.dce) == 10
-    assert "pre-scan" in reason_of(found, "vfa10")
-    assert reason_of(found, "pd")
-
-
-def test_dce_in_one_series_is_parted_by_temporal_position() -> None:
-    headers = []
-    for i in range(8):
-        part = series("dce", DYNAMIC, slices=20, temporal_position=i + 1,
-                      acquisition_time="101500", temporal_resolution=10000.0)  # fmt: skip
-        headers += [replace(h, sop_instance_uid=f"{h.sop_instance_uid}.{i}") for h in part]
-    found = select([*examination(), *headers])
-    assert found.dce_times_s == tuple(10.0 * i for i in range(8))
-
-
-def test_dce_in_one_series_is_parted_by_order_of_acquisition() -> None:
-    headers = []
-    for i in range(8):
-        part = series("dce", DYNAMIC, slices=20, acquisition_time=f"1015{i * 7:02d}")
-        headers += [replace(h, sop_instance_uid=f"{h.sop_instance_uid}.{i}") for h in part]
-    found = select([*examination(), *headers])
-    assert found.dce == ()  # 49 s only
-    slow = [
-        replace(h, acquisition_time=f"10{15 + int(h.sop_instance_uid[-1]):02d}00") for h in headers
-    ]
-    assert len(select([*examination(), *slow]).dce) == 8
-
-
-def test_times_come_from_the_description_where_nothing_else_tells() -> None:
-    headers = [replace(h, acquisition_time="101500") for h in dynamic(10, step_s=8.0)]
-    found = select([*examination(), *headers])
-    assert found.dce_times_s == tuple(pytest.approx(8.0 * i) for i in range(10))
-
-
-def test_subtractions_of_the_same_times_do_not_hide_the_dynamic_series() -> None:
-    headers = dynamic(10, step_s=8.0)
-    made = [
-        replace(h, series_uid=h.series_uid + ".9", sop_instance_uid=h.sop_instance_uid + ".9",
-                image_type=("DERIVED", "SECONDARY", "OTHER"))
-        for h in headers[26:]
-    ]  # fmt: skip
-    found = select([*examination(), *headers, *made])
-    assert found.dce_times_s == tuple(8.0 * i for i in range(10))
-    assert not any(stack.series_uid.endswith(".9") for stack in found.dce)
-
-
-def test_a_phase_that_was_filed_twice_counts_once() -> None:
-    headers = dynamic(10, step_s=8.0)
-    twice = [
-        replace(h, series_uid=h.series_uid + ".9", sop_instance_uid=h.sop_instance_uid + ".9",
-                series_number=99)
-        for h in headers[52:78]
-    ]  # fmt: skip
-    found = select([*examination(), *headers, *twice])
-    assert found.dce_times_s == tuple(8.0 * i for i in range(10))
-    assert found.dce[2].series_uid.endswith(".9")  # the one that was filed later
-
-
-def test_dce_in_another_place_is_left_out() -> None:
-    away = dynamic(8, step_s=10.0, frame_of_reference_uid="2.25.6", origin=(-60.0, -80.0, 300.0))
-    found = select([*examination(), *away])
-    assert found.dce == () and "another place" in reason_of(found, "dce0")
-    here = dynamic(8, step_s=10.0, frame_of_reference_uid="2.25.6")
-    found = select([*examination(), *here])
-    assert len(found.dce) == 8 and any("dynamic series" in note for note in found.notes)
-
-
 # --- stacks, duplicates, completeness ----------------------------------------------------------
 
 
@@ -450,124 +320,11 @@ def test_three_dimensional_spin_echo_is_t2w() -> None:
     assert found.t2w is not None and found.problem is None
 
 
-def test_the_adc_map_on_the_grid_of_the_dwi_is_preferred() -> None:
-    other = series("mddw", ADC, rows=96, columns=96, start_s=39000.0)
-    found = select([*examination(), *other])
-    assert found.adc is not None and found.adc.series_uid.endswith(".adc")
-    assert "another ADC" in reason_of(found, "mddw")
-
-
-def test_the_latest_of_two_diffusion_runs_is_used() -> None:
-    again = [replace(h, acquisition_time="113000") for h in traces(50, 400, 800, name="dwi2")]
-    found = select([*examination(), *again])
-    assert {stack.series_uid for stack in found.dwi} == {"2.25.10.dwi2"}
-    assert "latest" in reason_of(found, "dwi")
-
-
-def test_dwi_alone_with_two_b_values_is_enough() -> None:
-    found = select([*series("t2", T2W), *traces(50, 800)])
-    assert (found.problem, found.complete, found.adc) == (None, True, None)
-
-
-def test_one_b_value_alone_is_not_enough() -> None:
-    assert select([*series("t2", T2W), *traces(800)]).problem is Reason.NO_DIFFUSION
-
-
-def test_directional_images_are_not_the_trace() -> None:
-    single = traces(50, 800, name="dir", directionality="DIRECTIONAL")
-    found = select([*examination(), *single])
-    assert {stack.series_uid for stack in found.dwi} == {"2.25.10.dwi"}
-    assert "directions" in reason_of(found, "dir")
-
-
-def test_the_trace_that_is_appended_to_its_directions_is_parted_from_them() -> None:
-    philips = {"image_type": ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"), "sequence_name": ""}
-    headers = []
-    for i, kind in enumerate(("DIRECTIONAL", "DIRECTIONAL", "DIRECTIONAL", "ISOTROPIC")):
-        part = traces(800, name="dwi", directionality=kind)
-        headers += [
-            replace(h, sop_instance_uid=f"{h.sop_instance_uid}.{i}", b_source="philips", **philips)
-            for h in part
-        ]
-    zero = traces(0, name="dwi", directionality="NONE")
-    headers += [replace(h, b_source="philips", **philips) for h in zero]
-    found = select([*series("t2", T2W), *headers])
-    assert (b_values(found), found.problem) == ([0.0, 800.0], None)
-    assert all(uid.endswith(".3") for uid in found.dwi[1].sop_instance_uids)
-
-
-def test_directions_beside_a_trace_of_the_same_b_are_not_used() -> None:
-    raw = [
-        replace(h, image_type=("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE", "ND"),
-                acquisition_time="113000")
-        for h in traces(50, 800, name="raw")
-    ]  # fmt: skip
-    found = select([*examination(), *raw])
-    assert {stack.series_uid for stack in found.dwi} == {"2.25.10.dwi"}
-    assert "trace" in reason_of(found, "raw")
-    matrix = [replace(h, directionality="BMATRIX") for h in raw]
-    assert "directions" in reason_of(select([*examination(), *matrix]), "raw")
-
-
-def test_dwi_without_b_values_and_without_adc_says_so() -> None:
-    bare = series("dwi", {**TRACE, "sequence_name": ""})
-    assert select([*series("t2", T2W), *bare]).problem is Reason.B_VALUES_UNKNOWN
-
-
 def test_ge_leaves_the_b_value_out_where_it_is_zero() -> None:
     weighted = traces(800, manufacturer="GE MEDICAL SYSTEMS")
     weighted = [replace(h, b_source="public") for h in weighted]
     zero = series("dwi", {**TRACE, "sequence_name": ""}, manufacturer="GE MEDICAL SYSTEMS")
     assert b_values(select([*series("t2", T2W), *weighted, *zero])) == [0.0, 800.0]
-
-
-# --- high b ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("acquired", "computed", "chosen"),
-    [
-        ((50, 800), (1400,), (1400, True)),
-        ((50, 800, 1500), (1600,), (1500, False)),
-        ((50, 800, 1000), (), (1000, False)),
-        ((50, 800), (1000,), (1000, True)),
-        ((50, 400), (), None),
-    ],
-)
-def test_high_b_choice(
-    acquired: tuple[int, ...], computed: tuple[int, ...], chosen: tuple[int, bool] | None
-) -> None:
-    headers = [*series("t2", T2W), *series("adc", ADC), *traces(*acquired)]
-    for b in computed:
-        made = {**TRACE, "series_description": "calc", "sequence_name": "*ep_b50_800"}
-        headers += series(f"calc{b}", made, b_value=float(b), b_source="siemens")
-    found = select(headers)
-    if chosen is None:
-        assert found.high_b is None and any("800 or more" in note for note in found.notes)
-    else:
-        assert found.high_b is not None
-        assert (found.high_b.b_value, found.high_b_computed) == chosen
-
-
-# --- ADC units ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "factor"),
-    [
-        ({}, 1.0),
-        ({"manufacturer": "Some Vendor"}, None),
-        ({"manufacturer": "Some Vendor", "rescale_type": "10^-6 mm2/s"}, 1.0),
-        ({"rescale_slope": 0.5}, None),
-        ({"manufacturer": "V", "rwvm_unit": "um2/s", "rwvm_slope": 1.0}, 1.0),
-        ({"manufacturer": "V", "rwvm_unit": "mm2/s", "rwvm_slope": 1e-6}, 1e6),
-        ({"manufacturer": "V", "rwvm_unit": "mm2/s"}, None),
-        ({"manufacturer": "V", "rwvm_unit": "[arb'U]", "rwvm_slope": 1.0}, None),
-    ],
-)
-def test_adc_unit(fields: dict[str, object], factor: float | None) -> None:
-    headers = [*series("t2", T2W), *traces(50, 800), *series("adc", {**ADC, **fields})]
-    assert select(headers).adc_to_um2_s == factor
 
 
 # --- what is no business, what is in conflict ---------------------------------------------------
@@ -660,36 +417,6 @@ def test_enhanced_frames_are_split_by_b_value() -> None:
     assert found.dwi[1].refs[0] == (enhanced.sop_instance_uid, 19)
     again = InstanceHeader.from_json(enhanced.to_json())
     assert select([*series("t2", T2W), again]) == found
-
-
-def enhanced_dce(**by_phase: list[object]) -> InstanceHeader:
-    """Eight phases of 20 slices in one image, slices in turn."""
-    slices = series("x", DYNAMIC, slices=20)
-    frames = [
-        FrameRecord(index=20 * i + z, ipp=h.ipp, temporal_position=i + 1,
-                    **{name: values[i] for name, values in by_phase.items()})
-        for i in range(8) for z, h in enumerate(slices)
-    ]  # fmt: skip
-    return replace(
-        series("dce", DYNAMIC)[0], sop_class_uid=ENHANCED_MR, frames=tuple(frames),
-        number_of_frames=160, ipp=None, acquisition_time="",
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "by_phase",
-    [
-        {"acquisition_datetime": [f"2024010210{15 + i}00.000" for i in range(8)]},
-        {"time_offset_s": [60.0 * i for i in range(8)]},
-    ],
-    ids=["frame acquisition date and time", "temporal position time offset"],
-)
-def test_an_enhanced_dynamic_series_is_parted_into_phases(
-    by_phase: dict[str, list[object]],
-) -> None:
-    found = select([*examination(), enhanced_dce(**by_phase)])
-    assert found.dce_times_s == tuple(60.0 * i for i in range(8))
-    assert found.dce[3].refs[2].frame_index == 62
 
 
 # --- real studies ------------------------------------------------------------------------------
