@@ -10,12 +10,12 @@ import hashlib
 import ipaddress
 import re
 import tomllib
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dicom_node.domain.profile import DEFAULT_KINDS, ResultKind
 from dicom_node.errors import WrongUseError
 
 # PS3.5 6.2, VR AE: 16 characters at most, no backslash, no control characters, not only spaces
@@ -42,29 +42,6 @@ def _network(value: str) -> str:
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class ResultKind(StrEnum):
-    """Result objects a destination can ask for (``objects`` of a peer)."""
-
-    SEG_LESIONS = "seg-lesions"
-    SEG_GLAND = "seg-gland"
-    SEG_ZONES = "seg-zones"
-    SR = "sr"
-    KEY_IMAGES = "key-images"
-    PARAMETRIC_MAP = "parametric-map"
-    PRESENTATION_STATE = "presentation-state"
-    PDF = "pdf"
-    KEY_OBJECT = "key-object"
-
-
-DEFAULT_OBJECTS = (
-    ResultKind.SEG_LESIONS,
-    ResultKind.SEG_GLAND,
-    ResultKind.KEY_IMAGES,
-    ResultKind.SR,
-)
-"""What a destination gets that names nothing; reports follow what they refer to."""
 
 
 class _Section(BaseModel):
@@ -150,7 +127,7 @@ class PeerConfig(_Section):
     @property
     def result_kinds(self) -> tuple[ResultKind, ...]:
         """The kinds of object this peer gets, in sending order."""
-        return self.objects or DEFAULT_OBJECTS
+        return self.objects or DEFAULT_KINDS
 
 
 class NodeConfig(_Section):

@@ -64,7 +64,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     from dicom_node.flow.study import StudyJob, encode_json, result_json, run_study
-    from dicom_node.results.request import NotAnalysed, Predecessor
+    from dicom_node.results.request import EarlierObject, NotAnalysed
 
     verdict = job["verdict"]
     study = StudyJob(
@@ -76,7 +76,9 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         installation_id=job["installation_id"],
         software_version=__version__,
         revision=job["revision"],
-        predecessor=Predecessor(**job["predecessor"]) if job["predecessor"] else None,
+        earlier=tuple(EarlierObject(**entry) for entry in job["earlier"]),
+        kinds=frozenset(job["kinds"]),
+        variants=job["variants"],
         verdict=NotAnalysed(verdict["state"], Reason(verdict["reason"]), verdict["message"])
         if verdict
         else None,
@@ -92,7 +94,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
             write_file(folder / name, [item.data])
         results.append(
             {
-                "kind": item.kind,
+                "kind": str(item.kind),
+                "variant": str(item.variant),
                 "sop_class_uid": item.sop_class_uid,
                 "sop_instance_uid": item.sop_instance_uid,
                 "series_uid": item.series_uid,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dicom_node.domain.states import RevisionState
 from dicom_node.durable import fault
 from dicom_node.errors import NodeError
 from dicom_node.flow.outbox import results_folder
-from dicom_node.flow.peers import destinations
+from dicom_node.flow.peers import destinations, encoding_wanted
 from dicom_node.flow.promote import evaluate_due
 from dicom_node.logs import pseudonym
 from dicom_node.store.rows import Claim, ResultRow, StaleClaim
@@ -139,7 +140,7 @@ class Worker:
                 "reason": claim.reason.value,
                 "message": claim.message,
             }
-        predecessor = claim.predecessor
+        wanted, variants = encoding_wanted(destinations(self._store, self._config))
         return {
             "study_uid": claim.study_uid,
             "revision": claim.number,
@@ -154,7 +155,9 @@ class Worker:
             "content_time": claim.content_time.isoformat(),
             "config_digest": self._config.analysis_digest(),
             "installation_id": self._store.installation_id(),
-            "predecessor": None if predecessor is None else vars_of(predecessor),
+            "earlier": [asdict(sent) for sent in claim.earlier],
+            "kinds": sorted(wanted),
+            "variants": variants,
             "verdict": verdict,
             "release": self._config.model.release,
             "device": self._config.model.device,
@@ -194,16 +197,6 @@ class Worker:
         log.info("committed", extra={"study": study, "state": state.value})
 
 
-def vars_of(predecessor: Any) -> dict[str, str]:
-    """Return the report of an earlier revision as plain values."""
-    return {
-        "sop_class_uid": predecessor.sop_class_uid,
-        "sop_instance_uid": predecessor.sop_instance_uid,
-        "study_uid": predecessor.study_uid,
-        "series_uid": predecessor.series_uid,
-    }
-
-
 def _result_row(folder: Path | str, entry: dict[str, Any]) -> ResultRow:
     return ResultRow(
         kind=entry["kind"],
@@ -213,4 +206,5 @@ def _result_row(folder: Path | str, entry: dict[str, Any]) -> ResultRow:
         path=str(Path(folder) / entry["file"]),
         sha256=entry["sha256"],
         size=entry["size"],
+        variant=entry["variant"],
     )

@@ -15,7 +15,8 @@ from dicom_node.commands.common import (
     print_json,
     print_table,
 )
-from dicom_node.config import PeerConfig, ResultKind
+from dicom_node.config import PeerConfig
+from dicom_node.domain.profile import SOP_CLASSES, ResultKind
 from dicom_node.errors import WrongUseError
 
 app = typer.Typer(
@@ -110,6 +111,35 @@ def echo(
     else:
         typer.echo(outcome.message, err=not outcome.ok)
     raise typer.Exit(0 if outcome.ok else 1)
+
+
+@app.command("probe")
+def probe(
+    name: Annotated[str, typer.Argument(help="Name of the peer.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a peer which result objects it takes; what it answers decides what it is sent."""
+    from dicom_node.flow.peers import address_of, find_peer
+    from dicom_node.net.sender import probe as ask
+
+    with open_store(config) as (node_config, store):
+        peer = find_peer(store, node_config, name)
+        answer = ask(peer, tuple(SOP_CLASSES), calling_ae=node_config.node.ae_title)
+        store.learn(peer.name, address_of(peer), answer.accepted, answer.refused)
+    rows = [
+        {
+            "sop_class_uid": uid, "name": name_of, "used_for": use,
+            "answer": "taken" if uid in answer.accepted
+            else "not taken" if uid in answer.refused else "refused without a reason",
+        }
+        for uid, (name_of, use) in SOP_CLASSES.items()
+    ]  # fmt: skip
+    if as_json:
+        print_json(rows)
+        return
+    table = [[row["name"], row["used_for"], row["answer"]] for row in rows]
+    print_table(f"What {name} takes", ("SOP class", "used for", "answer"), table)
 
 
 def _as_dict(peer: PeerConfig, origin: str) -> dict[str, object]:

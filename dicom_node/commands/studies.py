@@ -102,10 +102,14 @@ def _print_revision(row: dict[str, Any], events: list[dict[str, Any]]) -> None:
         typer.echo(f"message   {row['message']}")
     typer.echo(f"received  {row['instances']} instances, since {row['received_at']}")
     for result in row["results"]:
-        typer.echo(f"result    {result['kind']}  {result['sop_instance_uid']}")
+        form = f" ({result['variant']})" if result["variant"] else ""
+        typer.echo(f"result    {result['kind']}{form}  {result['sop_instance_uid']}")
         for delivery in result["deliveries"]:
             tries = f"{delivery['attempts']} attempt" + ("s" if delivery["attempts"] != 1 else "")
             typer.echo(f"            to {delivery['peer']}: {delivery['state']}, {tries}")
+    for one in row["left_out"]:
+        what = f"replaced by {one['replaced_by']}" if one["replaced_by"] else "left out"
+        typer.echo(f"to {one['peer']}: {one['kind']} {what}: {one['reason']}")
     if events:
         print_table("Timeline", ("at", "event", "detail"), [
             (event["at"], event["event"], event["detail"]) for event in events

@@ -19,12 +19,13 @@ from pathlib import Path
 from dicom_node.clock import Clock, WallWatch
 from dicom_node.config import NodeConfig, PeerConfig
 from dicom_node.domain.policy import LEASE_S, backoff_s
+from dicom_node.domain.profile import SOP_CLASSES
 from dicom_node.durable import fault
 from dicom_node.errors import NodeError
-from dicom_node.flow.peers import all_peers
+from dicom_node.flow.peers import address_of, all_peers, destination_of
 from dicom_node.logs import pseudonym
 from dicom_node.net.outcomes import InstanceStatus, Outcome
-from dicom_node.net.sender import Outgoing, send_each
+from dicom_node.net.sender import Inquiry, Negotiated, Outgoing, send_each
 from dicom_node.store.rows import DeliveryClaim, StaleClaim
 from dicom_node.store.store import Store
 
@@ -121,6 +122,7 @@ class DeliveryLoop:
         """Empty the queue of one destination as far as it is due."""
         try:
             while not self._stopping.is_set():
+                self._store.adapt_deliveries(destination_of(self._store, peer))
                 claims = self._store.claim_deliveries(peer.name, self._owner)
                 if not claims:
                     return
@@ -138,6 +140,9 @@ class DeliveryLoop:
         with closing(self._send(peer, objects)) as statuses:
             for number, (claim, status) in enumerate(zip(claims, statuses, strict=False)):
                 fault("object-sent")
+                if _class_refused(claim, status):
+                    self._replace(peer, claims[number:], status)
+                    return
                 next_at_s = self._settle(peer, claim, status)
                 fault("delivery-committed")
                 if next_at_s is None and self._stopping.is_set():
@@ -146,6 +151,25 @@ class DeliveryLoop:
                     # a report must not overtake what it refers to: the rest waits too
                     self._give_back(claims[number + 1 :], next_at_s, status.detail)
                     return
+
+    def _replace(
+        self, peer: PeerConfig, claims: Sequence[DeliveryClaim], status: InstanceStatus
+    ) -> None:
+        """Let something stand in for an object whose SOP class is refused, or let it fail.
+
+        What was claimed with it goes back: a report must not refer to what is left out.
+        """
+        refused = claims[0].result.sop_class_uid
+        self._store.learn(peer.name, address_of(peer), (), {refused})
+        self._give_back(claims[1:], self._clock.now_s(), "")
+        if self._store.replace_refused(claims[0], destination_of(self._store, peer)):
+            log.info(
+                "object replaced",
+                extra={"peer": peer.name, "kind": claims[0].result.kind, "why": status.detail},
+            )
+        else:
+            self._store.delivery_failed(claims[0], status.detail, status.code)
+        self._failures.pop(peer.name, None)
 
     def _settle(
         self, peer: PeerConfig, claim: DeliveryClaim, status: InstanceStatus
@@ -194,7 +218,13 @@ class DeliveryLoop:
     def _c_store(
         self, peer: PeerConfig, objects: Sequence[Outgoing]
     ) -> Generator[InstanceStatus, None, None]:
-        return send_each(peer, objects, calling_ae=self._config.node.ae_title)
+        def learn(answer: Negotiated) -> None:
+            self._store.learn(peer.name, address_of(peer), answer.accepted, answer.refused)
+
+        return send_each(
+            peer, objects, calling_ae=self._config.node.ae_title,
+            inquiry=Inquiry(tuple(SOP_CLASSES), learn),
+        )  # fmt: skip
 
     @contextmanager
     def _heartbeat(self, claims: Sequence[DeliveryClaim]) -> Iterator[None]:
@@ -215,3 +245,9 @@ class DeliveryLoop:
         finally:
             done.set()
             thread.join()
+
+
+def _class_refused(claim: DeliveryClaim, status: InstanceStatus) -> bool:
+    """Whether the peer does not take the SOP class; a rejection without a reason counts in time."""
+    silent = status.outcome is Outcome.UNKNOWN and status.code is None
+    return status.not_taken or (silent and claim.attempts >= TRIES_OF_UNKNOWN)

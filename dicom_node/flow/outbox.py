@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dicom_node.domain.states import DeliveryState, RevisionState
 from dicom_node.durable import ensure_dir, write_file
 from dicom_node.errors import StoreError
 from dicom_node.flow.spool import RESULTS
-from dicom_node.store.rows import ManifestDelivery, ManifestRow, ResultRow
+from dicom_node.store.rows import ManifestDelivery, ManifestRow, OmissionRow, ResultRow
 from dicom_node.store.store import Store
 
 MANIFEST = "manifest.json"
@@ -57,7 +58,8 @@ def _to_json(row: ManifestRow) -> dict[str, Any]:
         "input_key": row.input_key, "content_time": row.content_time_s,
         "results": [
             {
-                "kind": result.kind, "sop_class_uid": result.sop_class_uid,
+                "kind": result.kind, "variant": result.variant,
+                "sop_class_uid": result.sop_class_uid,
                 "sop_instance_uid": result.sop_instance_uid, "series_uid": result.series_uid,
                 "file": Path(result.path).name, "sha256": result.sha256, "size": result.size,
                 "deliveries": [
@@ -66,6 +68,7 @@ def _to_json(row: ManifestRow) -> dict[str, Any]:
             }
             for result, sent in row.results
         ],
+        "left_out": [asdict(one) for one in row.left_out],
     }  # fmt: skip
 
 
@@ -75,6 +78,7 @@ def _from_json(told: dict[str, Any], folder: str) -> ManifestRow:
             ResultRow(
                 one["kind"], one["sop_class_uid"], one["sop_instance_uid"], one["series_uid"],
                 f"{folder}/{Path(one['file']).name}", one["sha256"], int(one["size"]),
+                one.get("variant", ""),
             ),
             tuple(
                 ManifestDelivery(sent["peer"], DeliveryState(sent["state"]), int(sent["attempts"]))
@@ -88,4 +92,5 @@ def _from_json(told: dict[str, Any], folder: str) -> ManifestRow:
         state=RevisionState(told["state"]), reason=told["reason"], message=told["message"],
         input_key=told["input_key"], content_time_s=told["content_time"], folder=folder,
         results=results,
+        left_out=tuple(OmissionRow(**one) for one in told.get("left_out", [])),
     )  # fmt: skip

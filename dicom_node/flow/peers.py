@@ -6,9 +6,11 @@ valid now: a peer that was just added counts from the next question on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dicom_node.config import NodeConfig, PeerConfig
+from dicom_node.domain.profile import DEFAULT_KINDS, kinds_to_encode
 from dicom_node.errors import ConfigError
 from dicom_node.store.rows import Destination
 from dicom_node.store.store import Store
@@ -80,7 +82,31 @@ def senders(store: Store, config: NodeConfig) -> list[PeerConfig]:
 def destinations(store: Store, config: NodeConfig) -> list[Destination]:
     """Where results go, and which kinds each destination gets."""
     return [
-        Destination(entry.peer.name, tuple(str(kind) for kind in entry.peer.result_kinds))
+        destination_of(store, entry.peer)
         for entry in all_peers(store, config)
         if entry.peer.receives_results
     ]
+
+
+def destination_of(store: Store, peer: PeerConfig) -> Destination:
+    """Return what a peer wants, and what it is known not to take."""
+    return Destination(
+        peer.name,
+        tuple(str(kind) for kind in peer.result_kinds),
+        store.refused_by(peer.name, address_of(peer)),
+    )
+
+
+def address_of(peer: PeerConfig) -> str:
+    """Return where a peer answers; what it takes is known of this address only."""
+    return f"{peer.ae_title}@{peer.host}:{peer.port}"
+
+
+def encoding_wanted(to: Sequence[Destination]) -> tuple[frozenset[str], bool]:
+    """Return the kinds to encode, and whether in every form that a refusal could call for.
+
+    It follows from what the destinations want alone, so that a repeated run makes the same files.
+    """
+    if not to:
+        return frozenset(str(kind) for kind in DEFAULT_KINDS), False
+    return kinds_to_encode(kind for destination in to for kind in destination.kinds), True

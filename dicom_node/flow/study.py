@@ -23,16 +23,20 @@ from ai_core import analyse
 from ai_core.errors import GeometryError, InputError
 from ai_core.types import Case, CaseResult, ReleaseInfo
 from dicom_node.dicom.header import InstanceHeader
+from dicom_node.dicom.psa import find_psa
 from dicom_node.dicom.select import Chosen, Selection, select
 from dicom_node.dicom.volume import build_case
+from dicom_node.domain.profile import DEFAULT_KINDS
 from dicom_node.domain.reasons import NO_GLAND, REASONS, Reason
 from dicom_node.errors import InputProblem
 from dicom_node.results.build import build_results
+from dicom_node.results.recognise import is_own_object
 from dicom_node.results.request import (
     Analysed,
+    EarlierObject,
     KeyImageVolumes,
     NotAnalysed,
-    Predecessor,
+    Psa,
     ResultObject,
     ResultRequest,
     SelectionSummary,
@@ -42,6 +46,7 @@ log = logging.getLogger(__name__)
 
 State = Literal["analysed", "not_analysable", "failed"]
 STAGES = ("read", "load", "prepare", "infer", "encode")
+_MAX_REPORTS = 20  # reports of others in the study that are searched for a PSA
 _REPORT_SOURCES = 40  # a report "not analysed" refers to some images of the study, not to all
 
 
@@ -52,6 +57,8 @@ class StudyJob:
     ``load`` returns the bytes of an instance as a Part 10 file, checked against what was received;
     it raises InputProblem where they differ. ``digests`` are SHA-256 of data sets by SOP Instance
     UID. ``verdict``: the study was found not analysable before; only the report is made.
+    ``earlier``: what was sent of earlier revisions. ``kinds`` are the objects to encode, with
+    ``variants`` the report in every form. ``psa``: where it is given; else the study is searched.
     """
 
     headers: tuple[InstanceHeader, ...]
@@ -62,8 +69,11 @@ class StudyJob:
     installation_id: str
     software_version: str
     revision: int = 1
-    predecessor: Predecessor | None = None
+    earlier: tuple[EarlierObject, ...] = ()
     verdict: NotAnalysed | None = None
+    kinds: frozenset[str] = frozenset(DEFAULT_KINDS)
+    variants: bool = False
+    psa: Psa | None = None
 
 
 @dataclass(frozen=True)
@@ -202,8 +212,11 @@ def _request(
         other_sources=[images.header(uid) for uid in others],
         selection=_summary(selection),
         frames=frames,
-        predecessor=job.predecessor,
         revision=job.revision,
+        earlier=job.earlier,
+        psa=(job.psa or images.psa(job.headers)) if isinstance(outcome, Analysed) else None,
+        kinds=job.kinds,
+        variants=job.variants,
     )
 
 
@@ -280,6 +293,17 @@ class _Images:
             data = self._load(sop_instance_uid)
             self._headers[sop_instance_uid] = _parse(data, pixels=False)
         return self._headers[sop_instance_uid]
+
+    def psa(self, headers: Sequence[InstanceHeader]) -> Psa | None:
+        """Return the PSA that the study itself tells, if it does."""
+        reports = [h.sop_instance_uid for h in headers if h.modality == "SR"][:_MAX_REPORTS]
+        datasets = [*self._headers.values(), *(self.header(uid) for uid in reports)]
+        found = find_psa(
+            dataset
+            for dataset in datasets
+            if not is_own_object(dataset.get("Manufacturer"), dataset.get("ManufacturerModelName"))
+        )
+        return Psa(found.value_ng_ml, found.source) if found else None
 
 
 def _parse(data: bytes, *, pixels: bool) -> Dataset:

@@ -59,8 +59,12 @@ def supported_contexts() -> list[PresentationContext]:
     return contexts
 
 
-def proposed_contexts(objects: Sequence[tuple[str, str]]) -> list[PresentationContext]:
+def proposed_contexts(
+    objects: Sequence[tuple[str, str]], also: Sequence[str] = ()
+) -> list[PresentationContext]:
     """Return the contexts to propose for ``objects``: (SOP class, stored transfer syntax).
+
+    ``also``: SOP classes of which only is asked whether the peer takes them.
 
     One context for each stored syntax alone, so that the peer cannot choose another and the
     stored bytes can go out unchanged; then Implicit VR Little Endian as the fall-back, which
@@ -69,4 +73,7 @@ def proposed_contexts(objects: Sequence[tuple[str, str]]) -> list[PresentationCo
     wanted = list(dict.fromkeys(objects))
     uncompressed = [(sop, IMPLICIT_VR_LITTLE_ENDIAN) for sop, ts in wanted if ts in UNCOMPRESSED]
     pairs = dict.fromkeys(wanted + uncompressed)
-    return [build_context(UID(sop), [syntax]) for sop, syntax in pairs]
+    contexts = [build_context(UID(sop), [syntax]) for sop, syntax in pairs]
+    known = {sop for sop, _ in pairs}
+    asked = [build_context(UID(sop), list(UNCOMPRESSED)) for sop in also if sop not in known]
+    return contexts + asked

@@ -28,6 +28,8 @@ class InstanceStatus:
     """status of the C-STORE response; None where there was none"""
     detail: str
     """plain words; empty when sent without remark"""
+    not_taken: bool = False
+    """the peer does not take objects of this SOP class at all"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ _TABLE = (
     _Codes(0xA900, 0xA9FF, Outcome.PERMANENT, "data set does not match SOP class"),
     _Codes(0xC000, 0xCFFF, Outcome.PERMANENT, "cannot understand"),
 )
+
+
+CLASS_NOT_TAKEN = frozenset({0x0112, 0x0118, 0x0122})
+"""Statuses that say the SOP class, not the object, is refused."""
 
 
 def classify(code: int) -> tuple[Outcome, str]:

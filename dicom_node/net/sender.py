@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from dicom_node.net.contexts import (
 )
 from dicom_node.net.library import application_entity
 from dicom_node.net.limits import SenderLimits
-from dicom_node.net.outcomes import InstanceStatus, Outcome, classify
+from dicom_node.net.outcomes import CLASS_NOT_TAKEN, InstanceStatus, Outcome, classify
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,22 @@ def outgoing(path: Path) -> Outgoing:
     return Outgoing(path, str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID))
 
 
+@dataclass(frozen=True)
+class Negotiated:
+    """What an association said of SOP classes; what it left open stands in neither."""
+
+    accepted: frozenset[str]
+    refused: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """SOP classes to ask for beside what is sent, and who is told what the peer answered."""
+
+    classes: Sequence[str]
+    tell: Callable[[Negotiated], None]
+
+
 def send(
     peer: Destination,
     objects: Sequence[Outgoing],
@@ -112,10 +128,12 @@ def send_each(
     *,
     calling_ae: str,
     limits: SenderLimits | None = None,
+    inquiry: Inquiry | None = None,
 ) -> Generator[InstanceStatus, None, None]:
     """As ``send``, but yields each status as soon as it is known.
 
-    Closing the generator ends the association; the rest is then not sent.
+    ``inquiry`` asks what else the peer takes; it is answered before anything is sent. Closing the
+    generator ends the association; the rest is then not sent.
     """
     limits = limits or SenderLimits()
     checked = [_checked_syntax(item) for item in objects]
@@ -124,13 +142,49 @@ def send_each(
         for item, (syntax, _) in zip(objects, checked, strict=True)
         if syntax
     ]
-    contexts = proposed_contexts(wanted)[:_CONTEXT_LIMIT]
+    also = inquiry.classes if inquiry else ()
+    contexts = proposed_contexts(wanted, also)[:_CONTEXT_LIMIT]
     with _associate(peer, contexts, calling_ae, limits) as (assoc, problem):
+        if inquiry and assoc is not None and (answer := _negotiated(assoc)):
+            inquiry.tell(answer)
         for item, (syntax, defect) in zip(objects, checked, strict=True):
             if defect:
                 yield _status(item, Outcome.PERMANENT, defect)
             else:
                 yield _send_one(assoc, item, syntax, problem, limits)
+
+
+def probe(
+    peer: Destination, classes: Sequence[str], *, calling_ae: str,
+    limits: SenderLimits | None = None,
+) -> Negotiated:  # fmt: skip
+    """Ask a peer which SOP classes it takes, without sending anything.
+
+    Raises:
+        DeliveryError: the peer did not answer the association request.
+    """
+    contexts = proposed_contexts((), classes)
+    with _associate(peer, contexts, calling_ae, limits or SenderLimits()) as (assoc, problem):
+        answer = _negotiated(assoc) if assoc is not None else None
+    if answer is None:
+        raise DeliveryError(
+            f"no answer from {peer.ae_title} at {peer.host}:{peer.port}: {problem}",
+            "see that it runs, and that it knows the AE title of this node",
+        )
+    return answer
+
+
+def _negotiated(assoc: Association) -> Negotiated | None:
+    """Return what the peer answered to the proposed classes; None where it did not answer."""
+    if not assoc.accepted_contexts and not assoc.rejected_contexts:
+        return None
+    accepted = {str(context.abstract_syntax) for context in assoc.accepted_contexts}
+    refused = {
+        str(context.abstract_syntax)
+        for context in assoc.rejected_contexts
+        if context.result in (_ABSTRACT_SYNTAX_NOT_SUPPORTED, _TRANSFER_SYNTAXES_NOT_SUPPORTED)
+    }
+    return Negotiated(frozenset(accepted), frozenset(refused - accepted))
 
 
 def echo(peer: Destination, *, calling_ae: str, limits: SenderLimits | None = None) -> EchoResult:
@@ -242,7 +296,8 @@ def _store(
     outcome, meaning = classify(int(code))
     comment = str(response.get("ErrorComment", "") or "")
     detail = f"{meaning}: {comment}" if meaning and comment else meaning
-    return InstanceStatus(item.sop_instance_uid, outcome, int(code), detail)
+    not_taken = int(code) in CLASS_NOT_TAKEN
+    return InstanceStatus(item.sop_instance_uid, outcome, int(code), detail, not_taken)
 
 
 def _not_negotiated(assoc: Association, item: Outgoing) -> InstanceStatus:
@@ -251,10 +306,13 @@ def _not_negotiated(assoc: Association, item: Outgoing) -> InstanceStatus:
     }
     name = UID(item.sop_class_uid).name
     if _ABSTRACT_SYNTAX_NOT_SUPPORTED in results:
-        return _status(item, Outcome.PERMANENT, f"the peer does not take {name}")
-    if _TRANSFER_SYNTAXES_NOT_SUPPORTED in results:
-        return _status(item, Outcome.PERMANENT, f"the peer takes {name} in no offered encoding")
-    return _status(item, Outcome.UNKNOWN, f"the peer rejected {name} without a reason")
+        detail = f"the peer does not take {name}"
+    elif _TRANSFER_SYNTAXES_NOT_SUPPORTED in results:
+        detail = f"the peer takes {name} in no offered encoding"
+    else:
+        detail = f"the peer rejected {name} without a reason"
+        return _status(item, Outcome.UNKNOWN, detail)
+    return InstanceStatus(item.sop_instance_uid, Outcome.PERMANENT, None, detail, not_taken=True)
 
 
 def _status(item: Outgoing, outcome: Outcome, detail: str) -> InstanceStatus:

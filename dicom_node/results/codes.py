@@ -8,6 +8,7 @@ from __future__ import annotations
 from pydicom.sr.coding import Code
 
 from ai_core.types import Quality
+from dicom_node.domain.reasons import REASONS
 from dicom_node.results.equipment import CODING_SCHEME, NOT_A_PROBABILITY
 
 # CID 7150, 7151, 6300, 4031
@@ -35,6 +36,16 @@ LONG_AXIS = Code("103339001", "SCT", "Long axis")
 ADC = Code("113041", "DCM", "Apparent Diffusion Coefficient")
 MEAN = Code("373098007", "SCT", "Mean")
 
+# CID 6352
+PSA = Code("2857-1", "LN", "Prostate Cancer Antigen")
+PSA_DENSITY = Code("15325-4", "LN", "Prostate specific Antigen Density")
+
+# CID 7010, 7011
+OF_INTEREST = Code("113000", "DCM", "Of Interest")
+REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")
+DOCUMENT_TITLE_MODIFIER = Code("113011", "DCM", "Document Title Modifier")
+OTHER_FAILURE = Code("111220", "DCM", "Other failure")
+
 # CID 240, 230
 PRESENT = Code("52101004", "SCT", "Present")
 ABSENT = Code("272519000", "SCT", "Absent")
@@ -53,6 +64,9 @@ POOR_SNR = Code("130578", "DCM", "Poor SNR")
 CUBIC_CENTIMETRE = Code("cm3", "UCUM", "cubic centimeter")
 MILLIMETRE = Code("mm", "UCUM", "mm")
 SQUARE_MICROMETRE_PER_SECOND = Code("um2/s", "UCUM", "um2/s")
+NANOGRAM_PER_MILLILITRE = Code("ng/mL", "UCUM", "ng/mL")
+NANOGRAM_PER_MILLILITRE_PER_CUBIC_CENTIMETRE = Code("ng/mL/cm3", "UCUM", "ng/mL/cm3")
+RATIO = Code("1", "UCUM", "no units")
 PERCENT = Code("%", "UCUM", "Percent")
 SCORE = Code("{score}", "UCUM", "score")
 
@@ -67,7 +81,7 @@ STANDARD = tuple(
     for code in list(globals().values())
     if isinstance(code, Code)
     and code.scheme_designator not in (CODING_SCHEME, "UMLS")
-    and not code.value.startswith("{")  # UCUM annotations are free text
+    and not code.value.startswith(("{", "ng/"))  # UCUM units that no context group lists
 )
 """Every code above that a public table defines."""
 
@@ -135,6 +149,59 @@ def _sectors() -> dict[str, Code]:
 
 SECTORS = _sectors()
 """The 41 sectors of PI-RADS v2.1 by key (``PZ/pl/mid/R``)."""
+
+# Names of content items and purposes of reference (PS3.16 Annex D), written by highdicom
+_STRUCTURE = """
+DCM 109101 Acquisition Equipment
+DCM 111001 Algorithm Name
+DCM 111003 Algorithm Version
+DCM 111030 Image Region
+DCM 112039 Tracking Identifier
+DCM 112040 Tracking Unique Identifier
+DCM 112187 Unspecified method of calculation
+DCM 113012 Key Object Description
+DCM 113076 Segmentation
+DCM 121005 Observer Type
+DCM 121012 Device Observer UID
+DCM 121013 Device Observer Name
+DCM 121014 Device Observer Manufacturer
+DCM 121015 Device Observer Model Name
+DCM 121016 Device Observer Serial Number
+DCM 121049 Language of Content Item and Descendants
+DCM 121058 Procedure reported
+DCM 121071 Finding
+DCM 121191 Referenced Segment
+DCM 121232 Source Series for Segmentation
+DCM 121233 Source image for segmentation
+DCM 121322 Source image for image processing operation
+DCM 121401 Derivation
+DCM 125007 Measurement Group
+DCM 126010 Imaging Measurements
+SCT 246205007 Quantity
+SCT 260753009 Source
+SCT 276214006 Finding category
+SCT 363698007 Finding Site
+RFC5646 en-US English (United States)
+"""
+
+
+def _pinned() -> dict[tuple[str, str], frozenset[str]]:
+    found = [tuple(line.split(" ", 2)) for line in _STRUCTURE.strip().splitlines()]
+    of_reasons = [text.quality for text in REASONS.values() if text.quality]
+    found += [(code.scheme, code.value, code.meaning) for code in of_reasons]
+    own = [code for code in globals().values() if isinstance(code, Code)]
+    found += [
+        (code.scheme_designator, code.value, code.meaning)
+        for code in (*own, *SECTORS.values(), *QUALITY_CODES.values())
+    ]
+    table: dict[tuple[str, str], frozenset[str]] = {}
+    for scheme, value, meaning in found:
+        table[value, scheme] = table.get((value, scheme), frozenset()) | {meaning}
+    return table
+
+
+PINNED = _pinned()
+"""Every code that may stand in a result object: its meanings by value and scheme."""
 
 _ZONES = {"PZ": PERIPHERAL_ZONE, "TZ": TRANSITION_ZONE}
 _SIDES = {"R": RIGHT, "L": LEFT}

@@ -18,28 +18,18 @@ from pydicom.pixels.utils import unpack_bits
 
 from ai_core.geometry import index_of_lps
 from ai_core.types import Geometry
-from dicom_node.domain.reasons import REASONS, Reason
-from dicom_node.errors import NodeError
-from dicom_node.results import codes
+from dicom_node.domain.profile import ResultKind
 from dicom_node.results.encode import copied_element
+from dicom_node.results.gate_report import GateError, check_codes, check_report, require
 from dicom_node.results.header import IDENTITY, TYPE_2, SourceImages
 from dicom_node.results.request import Analysed, ResultObject, ResultRequest
 from dicom_node.results.seg import Segment
 
+__all__ = ["GateError", "check_objects", "masks_in_patient"]
+
 _POSITION_TOLERANCE_VOXELS = 0.2
 """Slices jitter by hundredths of a millimetre; half a voxel would put a mask elsewhere."""
 _DIRECTION_TOLERANCE = 1e-3
-
-
-class GateError(NodeError):
-    """A result object did not pass the checks before sending; nothing of its set may be sent."""
-
-    reason = Reason.OUTPUT_GATE
-
-    def __init__(self, detail: str) -> None:
-        text = REASONS[Reason.OUTPUT_GATE]
-        super().__init__(f"{text.message} {detail}", text.advice)
-        self.detail = detail
 
 
 def check_objects(
@@ -65,15 +55,17 @@ def check_objects(
         _check_identity(made, dataset, sources)
         _check_references(made, dataset, known)
     for made, dataset in files:
+        check_codes(made.kind, dataset)
         if made.kind in segments:
-            _check_segmentation(made.kind, dataset, request, sources, segments[made.kind])
-        if made.kind == "sr":
-            _check_report(dataset, request, segments, [d for m, d in files if m.kind in segments])
-
-
-def _require(condition: object, detail: str) -> None:
-    if not condition:
-        raise GateError(detail)
+            _check_segmentation(made.kind, dataset, request, segments[made.kind])
+        if made.kind == ResultKind.PARAMETRIC_MAP:
+            _check_map(dataset, request)
+        if made.kind == ResultKind.PDF:
+            require(dataset.EncapsulatedDocument.startswith(b"%PDF-"), "pdf: not a PDF document.")
+    segmentations = {made.kind: dataset for made, dataset in files if made.kind in segments}
+    for made, dataset in files:
+        if made.kind == ResultKind.SR:
+            check_report(made.variant, dataset, (request, sources), segments, segmentations)
 
 
 # --- identity and references -----------------------------------------------------------------
@@ -85,8 +77,8 @@ def _check_identity(made: ResultObject, dataset: Dataset, sources: SourceImages)
         written = copied_element(dataset, keyword)
         expected = given.value if given else (b"" if keyword in TYPE_2 else None)
         found = written.value if written else None
-        _require(expected == found, f"{made.kind}: {keyword} differs from the source images.")
-    _require(
+        require(expected == found, f"{made.kind}: {keyword} differs from the source images.")
+    require(
         (dataset.SOPInstanceUID, dataset.SOPClassUID, dataset.SeriesInstanceUID)
         == (made.sop_instance_uid, made.sop_class_uid, made.series_uid),
         f"{made.kind}: the file does not carry the UIDs it is known by.",
@@ -99,14 +91,13 @@ def _known_instances(
     images = [sources.base, *request.sources, *request.other_sources]
     known = {str(image.SOPInstanceUID) for image in images}
     known |= {str(dataset.SOPInstanceUID) for _, dataset in files}
-    if request.predecessor:
-        known.add(request.predecessor.sop_instance_uid)
+    known |= {earlier.sop_instance_uid for earlier in request.earlier}
     return known
 
 
 def _check_references(made: ResultObject, dataset: Dataset, known: set[str]) -> None:
     for uid in _referenced(dataset):
-        _require(uid in known, f"{made.kind}: refers to {uid}, which is not part of this study.")
+        require(uid in known, f"{made.kind}: refers to {uid}, which is not part of this study.")
 
 
 def _referenced(dataset: Dataset) -> Iterator[str]:
@@ -124,31 +115,46 @@ def _referenced(dataset: Dataset) -> Iterator[str]:
 
 
 def _check_segmentation(
-    kind: str,
-    dataset: Dataset,
-    request: ResultRequest,
-    sources: SourceImages,
-    segments: Sequence[Segment],
+    kind: str, dataset: Dataset, request: ResultRequest, segments: Sequence[Segment]
 ) -> None:
-    assert isinstance(request.outcome, Analysed)  # noqa: S101 - segments exist only then
+    geometry = _check_place(kind, dataset, request)
+    masks = masks_in_patient(dataset, geometry)
+    require(set(masks) == {s.number for s in segments}, f"{kind}: other segments than findings.")
+    for segment in segments:
+        require(
+            np.array_equal(masks[segment.number], segment.mask),
+            f"{kind}: '{segment.label}' read back is not where it was found.",
+        )
+
+
+def _check_place(kind: str, dataset: Dataset, request: ResultRequest) -> Geometry:
+    """Check frame of reference, series and plane; returns the grid of the analysis."""
+    assert isinstance(request.outcome, Analysed)  # noqa: S101 - such objects exist only then
     geometry = request.outcome.result.geometry
     first = request.sources[0]
-    _require(
+    require(
         dataset.FrameOfReferenceUID == first.FrameOfReferenceUID,
         f"{kind}: another frame of reference than the T2W.",
     )
-    _require(
+    require(
         dataset.ReferencedSeriesSequence[0].SeriesInstanceUID == first.SeriesInstanceUID,
         f"{kind}: does not refer to the T2W series.",
     )
     _check_plane(kind, dataset, geometry)
-    masks = masks_in_patient(dataset, geometry)
-    _require(set(masks) == {s.number for s in segments}, f"{kind}: other segments than findings.")
-    for segment in segments:
-        _require(
-            np.array_equal(masks[segment.number], segment.mask),
-            f"{kind}: '{segment.label}' read back is not where it was found.",
-        )
+    return geometry
+
+
+def _check_map(dataset: Dataset, request: ResultRequest) -> None:
+    """Check that the values of the map lie in the patient where the analysis had them."""
+    assert isinstance(request.outcome, Analysed)  # noqa: S101 - such objects exist only then
+    geometry = _check_place("parametric-map", dataset, request)
+    shape = (int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns))
+    values = np.frombuffer(dataset.FloatPixelData, "<f4").reshape(shape)
+    found = np.full(geometry.shape_zyx, np.nan, dtype=np.float32)
+    for pixels, groups in zip(values, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        found[_slice_of(groups, geometry)] = pixels
+    expected = np.clip(request.outcome.result.likelihood, 0.0, 1.0).astype(np.float32)
+    require(np.array_equal(found, expected), "parametric-map: read back it is not what was found.")
 
 
 def _check_plane(kind: str, dataset: Dataset, geometry: Geometry) -> None:
@@ -158,11 +164,11 @@ def _check_plane(kind: str, dataset: Dataset, geometry: Geometry) -> None:
     expected = np.concatenate([direction[:, 0], direction[:, 1]])
     spacing = [float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing]
     columns, rows = geometry.spacing_xyz_mm[0], geometry.spacing_xyz_mm[1]
-    _require(
+    require(
         np.allclose(np.asarray(orientation, dtype=float), expected, atol=_DIRECTION_TOLERANCE),
         f"{kind}: another orientation than the analysis.",
     )
-    _require(
+    require(
         np.allclose(spacing, [rows, columns], rtol=1e-4),
         f"{kind}: another pixel spacing than the analysis.",
     )
@@ -182,72 +188,22 @@ def masks_in_patient(dataset: Dataset, geometry: Geometry) -> dict[int, npt.NDAr
     for pixels, groups in zip(
         frames_of_bits, dataset.PerFrameFunctionalGroupsSequence, strict=True
     ):
-        x, y, z = (float(v) for v in groups.PlanePositionSequence[0].ImagePositionPatient)
-        index = index_of_lps(geometry, (x, y, z))
-        nearest = (round(index[0]), 0, 0)
-        on_grid = np.abs(np.subtract(index, nearest)).max() <= _POSITION_TOLERANCE_VOXELS
-        _require(
-            on_grid and 0 <= nearest[0] < geometry.size_xyz[2] and pixels.shape == shape[1:],
-            "a segmentation frame lies on no T2W slice.",
-        )
+        z = _slice_of(groups, geometry)
+        require(pixels.shape == geometry.shape_zyx[1:], "a frame has another size than the T2W.")
         number = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         mask = masks.setdefault(number, np.zeros(geometry.shape_zyx, dtype=bool))
-        mask[nearest[0]] |= pixels
+        mask[z] |= pixels
     return masks
 
 
-# --- the report ------------------------------------------------------------------------------
-
-
-def _check_report(
-    dataset: Dataset,
-    request: ResultRequest,
-    segments: Mapping[str, Sequence[Segment]],
-    segmentations: Sequence[Dataset],
-) -> None:
-    items = [item for part in _measurements(dataset) for item in content_items(part)]
-    numbers = [item for item in items if item.ValueType == "NUM"]
-    _require(
-        all(item.get("ContentSequence") for item in numbers),
-        "sr: a number says nothing of the algorithm that made it.",
+def _slice_of(groups: Dataset, geometry: Geometry) -> int:
+    """Return the slice of the grid on which a frame lies; GateError where on none."""
+    x, y, z = (float(v) for v in groups.PlanePositionSequence[0].ImagePositionPatient)
+    index = index_of_lps(geometry, (x, y, z))
+    nearest = round(index[0])
+    on_grid = np.abs(np.subtract(index, (nearest, 0, 0))).max() <= _POSITION_TOLERANCE_VOXELS
+    require(
+        on_grid and 0 <= nearest < geometry.size_xyz[2],
+        "a segmentation frame lies on no T2W slice.",
     )
-    if not isinstance(request.outcome, Analysed):
-        _check_says_nothing(dataset, items, numbers)
-        return
-    tracked = {
-        str(item.UID)
-        for item in items
-        if item.ValueType == "UIDREF" and item.ConceptNameCodeSequence[0].CodeValue == "112040"
-    }
-    segmented = {str(s.TrackingUID) for seg in segmentations for s in seg.SegmentSequence}
-    _require(tracked == segmented, "sr: tracking UIDs differ from those of the segmentations.")
-    outlines = sum(item.ValueType == "SCOORD" for item in items)
-    expected = sum(len(parts) for parts in segments.values())
-    _require(outlines >= expected, "sr: a region has no outline.")
-
-
-def _check_says_nothing(
-    dataset: Dataset, items: Sequence[Dataset], numbers: Sequence[Dataset]
-) -> None:
-    """Hold a report without a result that reads like a negative one."""
-    values = {i.ConceptCodeSequence[0].CodeValue for i in items if i.ValueType == "CODE"}
-    _require(
-        not numbers and codes.ABSENT.value not in values and dataset.CompletionFlag == "PARTIAL",
-        "sr: a study that was not analysed reads as if it had a result.",
-    )
-
-
-def _measurements(dataset: Dataset) -> list[Dataset]:
-    """Return the containers of measurements; the image library may have numbers of its own."""
-    return [
-        part
-        for part in dataset.ContentSequence
-        if part.ValueType == "CONTAINER" and part.ConceptNameCodeSequence[0].CodeValue == "126010"
-    ]
-
-
-def content_items(dataset: Dataset) -> Iterator[Dataset]:
-    """All content items of a report, from the root downwards."""
-    for item in dataset.get("ContentSequence") or []:
-        yield item
-        yield from content_items(item)
+    return nearest

@@ -254,6 +254,7 @@ def _template(source: Dataset) -> Dataset:
         if value is not None and value != "":
             setattr(template, keyword, _decimals(value))
     template.setdefault("SliceThickness", None)
+    template.SamplesPerPixel = 1
     if source.get("ImageType"):
         template.ImageType = [str(part) for part in source.ImageType]
     _copy_functional_groups(source, template)

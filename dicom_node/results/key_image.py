@@ -6,38 +6,40 @@ gland, in the plane of one T2W slice. Nothing that names the patient is drawn.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy.ndimage import map_coordinates
 
 from ai_core.geometry import index_to_lps
 from ai_core.types import CaseResult, Finding, Volume
-from dicom_node.results.codes import finding_site
 from dicom_node.results.contour import outlines, slice_of_largest_area
-from dicom_node.results.request import Analysed, NotAnalysed
+from dicom_node.results.page import (
+    BRIGHT,
+    CALM,
+    DIM,
+    GAP_PX,
+    HEAD_PX,
+    PANEL_PX,
+    WARNING,
+    WIDTH_PX,
+    Page,
+    RgbArray,
+    blank_page,
+    font,
+    wrapped,
+)
+from dicom_node.results.request import Analysed, NotAnalysed, ResultRequest
 from dicom_node.results.seg import GLAND_RGB, lesion_rgb
-from dicom_node.results.text import ascii_text, percent
-
-RgbArray = npt.NDArray[np.uint8]
-"""Image of shape (rows, columns, 3)."""
+from dicom_node.results.summary_page import summary_page
+from dicom_node.results.text import ascii_text, percent, site_words
 
 MAX_PAGES = 4
-PANEL_PX = 420
-_GAP_PX, _HEAD_PX, _FOOT_PX = 10, 84, 46
-_WIDTH_PX = 3 * PANEL_PX + 4 * _GAP_PX
-_HEIGHT_PX = _HEAD_PX + PANEL_PX + _FOOT_PX
 _MARGIN_MM = 14.0
 _SMALLEST_FIELD_MM = 60.0
-
-_BACKGROUND = (14, 16, 20)
-_BRIGHT, _CALM, _DIM = (240, 240, 240), (190, 196, 204), (120, 126, 134)
-_WARNING = (255, 190, 90)
-_CAVEAT = "AI - research use only - not for primary diagnosis"
 
 
 @dataclass(frozen=True)
@@ -54,40 +56,33 @@ class View:
         return self.field_mm / PANEL_PX
 
 
-@dataclass(frozen=True, eq=False)
-class Page:
-    """One rendered page. ``z``: the T2W slice shown, or None where the page shows no image."""
+def render_pages(request: ResultRequest) -> tuple[Page, ...]:
+    """Return the pages of a result, in the order in which viewers step through them.
 
-    pixels: RgbArray
-    z: int | None
-
-
-def render_pages(
-    outcome: Analysed | NotAnalysed, slice_names: Sequence[str] = ()
-) -> tuple[Page, ...]:
-    """Return the pages of a result: one per finding (four at most), or one that says why none.
-
-    ``slice_names`` names the T2W slices as viewers do (``image 7``), in stack order.
+    One page per finding (four at most), or the gland where nothing was found, then the summary.
+    A study that was not analysed has one page, which says why.
     """
+    outcome = request.outcome
     if isinstance(outcome, NotAnalysed):
         return (Page(_text_page(outcome), None),)
+    names = slice_names(request)
     findings = outcome.result.findings[:MAX_PAGES]
-    if not findings:
-        return (_no_finding_page(outcome, slice_names),)
-    return tuple(_finding_page(outcome, finding, slice_names) for finding in findings)
+    images = [_finding_page(outcome, finding, names) for finding in findings]
+    return (*(images or [_no_finding_page(outcome, names)]), summary_page(request))
 
 
-def encode_png(pixels: RgbArray) -> bytes:
-    """Return a page as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+def slice_names(request: ResultRequest) -> list[str]:
+    """Return what a viewer calls the T2W slices (``image 7``), in stack order."""
+    if request.frames is not None:
+        return [f"frame {number}" for number in request.frames]
+    numbers = [image.get("InstanceNumber") for image in request.sources]
+    return [f"image {number}" if number is not None else "" for number in numbers]
 
 
 # --- pages -----------------------------------------------------------------------------------
 
 
-def _finding_page(outcome: Analysed, finding: Finding, slice_names: Sequence[str]) -> Page:
+def _finding_page(outcome: Analysed, finding: Finding, names: Sequence[str]) -> Page:
     result = outcome.result
     z = slice_of_largest_area(result.lesions == finding.rank)
     calibrated = result.release.calibrated_on_real_cases
@@ -96,13 +91,12 @@ def _finding_page(outcome: Analysed, finding: Finding, slice_names: Sequence[str
     title = f"Finding {finding.rank} of {len(result.findings)}"
     headline = f"{index} {percent(finding.likelihood):.0f} %{caveat}"
     page = _image_page(outcome, z, (title, headline, _detail(finding)), lesion_rgb(finding.rank))
-    return Page(_with_slice_name(page, z, slice_names), z)
+    return Page(_with_slice_name(page, z, names), z)
 
 
 def _detail(finding: Finding) -> str:
-    site, side = finding_site(finding.sector)
     parts = [
-        site.meaning.removesuffix(" of prostate") + (f", {side.meaning.lower()}" if side else ""),
+        site_words(finding),
         f"{finding.volume_ml:.2f} ml",
         f"longest diameter {finding.longest_diameter_mm:.0f} mm",
     ]
@@ -111,18 +105,18 @@ def _detail(finding: Finding) -> str:
     return "   |   ".join(parts)
 
 
-def _no_finding_page(outcome: Analysed, slice_names: Sequence[str]) -> Page:
+def _no_finding_page(outcome: Analysed, names: Sequence[str]) -> Page:
     z = slice_of_largest_area(outcome.result.gland_mask > 0)
     title, headline = "No region marked", "This does not exclude cancer."
     detail = f"gland {outcome.result.gland.volume_ml:.0f} ml"
-    page = _image_page(outcome, z, (title, headline, detail), _BRIGHT)
-    return Page(_with_slice_name(page, z, slice_names), z)
+    page = _image_page(outcome, z, (title, headline, detail), BRIGHT)
+    return Page(_with_slice_name(page, z, names), z)
 
 
 def _with_slice_name(page: Image.Image, z: int, slice_names: Sequence[str]) -> RgbArray:
     if z < len(slice_names):
         ImageDraw.Draw(page).text(
-            (_WIDTH_PX - _GAP_PX - 4, 18), ascii_text(slice_names[z]), _CALM, _font(18), anchor="ra"
+            (WIDTH_PX - GAP_PX - 4, 18), ascii_text(slice_names[z]), CALM, font(18), anchor="ra"
         )
     return np.asarray(page)
 
@@ -130,14 +124,14 @@ def _with_slice_name(page: Image.Image, z: int, slice_names: Sequence[str]) -> R
 def _image_page(
     outcome: Analysed, z: int, words: tuple[str, str, str], colour: tuple[int, int, int]
 ) -> Image.Image:
-    page, draw = _blank_page()
+    page, draw = blank_page()
     view = _view(outcome.result, z)
     images = outcome.images
     panels = (
         ("T2W", images.t2w), ("ADC", images.adc), (images.high_b_label, images.high_b),
     )  # fmt: skip
     for column, (name, volume) in enumerate(panels):
-        corner = (_GAP_PX + column * (PANEL_PX + _GAP_PX), _HEAD_PX)
+        corner = (GAP_PX + column * (PANEL_PX + GAP_PX), HEAD_PX)
         if volume is None:
             _empty_panel(draw, corner, name)
             continue
@@ -145,60 +139,31 @@ def _image_page(
         _annotate(panel, view, outcome.images.t2w, ascii_text(name))
         page.paste(panel, corner)
     title, headline, detail = words
-    draw.text((_GAP_PX + 4, 12), title, colour, _font(28))
-    draw.text((_GAP_PX + 250, 18), headline, _BRIGHT, _font(22))
-    draw.text((_GAP_PX + 4, 52), ascii_text(detail), _CALM, _font(18))
+    draw.text((GAP_PX + 4, 12), title, colour, font(28))
+    draw.text((GAP_PX + 250, 18), headline, BRIGHT, font(22))
+    draw.text((GAP_PX + 4, 52), ascii_text(detail), CALM, font(18))
     return page
 
 
 def _text_page(outcome: NotAnalysed) -> RgbArray:
-    page, draw = _blank_page()
-    left, width = 60, _WIDTH_PX - 120
-    draw.text((left, 48), "NOT ANALYSED", _WARNING, _font(60))
+    page, draw = blank_page()
+    left, width = 60, WIDTH_PX - 120
+    draw.text((left, 48), "NOT ANALYSED", WARNING, font(60))
     lead = {
         "not_analysable": "The AI did not analyse this study.",
         "failed": "The analysis of this study by the AI failed.",
     }[outcome.state]
     y = 150
     for words, colour, size in (
-        (lead, _BRIGHT, 30),
-        (outcome.message, _BRIGHT, 28),
-        ("There is no result. Nothing here says that the images are normal.", _CALM, 24),
+        (lead, BRIGHT, 30),
+        (outcome.message, BRIGHT, 28),
+        ("There is no result. Nothing here says that the images are normal.", CALM, 24),
     ):
-        for line in _wrapped(ascii_text(words), _font(size), width):
-            draw.text((left, y), line, colour, _font(size))
+        for line in wrapped(ascii_text(words), font(size), width):
+            draw.text((left, y), line, colour, font(size))
             y += int(size * 1.4)
         y += 18
     return np.asarray(page)
-
-
-def _blank_page() -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    page = Image.new("RGB", (_WIDTH_PX, _HEIGHT_PX), _BACKGROUND)
-    draw = ImageDraw.Draw(page)
-    draw.text((_GAP_PX + 4, _HEIGHT_PX - 33), _CAVEAT, _WARNING, _font(20))
-    draw.text(
-        (_WIDTH_PX - _GAP_PX - 4, _HEIGHT_PX - 32), "machine-made, unverified", _DIM, _font(18),
-        anchor="ra",
-    )  # fmt: skip
-    return page, draw
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _wrapped(
-    words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int
-) -> list[str]:
-    """Words broken into lines that fit a width."""
-    lines = [""]
-    for word in words.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width_px:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
 
 
 # --- panels ----------------------------------------------------------------------------------
@@ -282,14 +247,14 @@ def _annotate(panel: Image.Image, view: View, t2w: Volume, name: str) -> None:
         ((edge, middle), left, "lm"), ((PANEL_PX - edge, middle), right, "rm"),
         ((middle, edge), top, "ma"), ((middle, PANEL_PX - edge), bottom, "md"),
     ):  # fmt: skip
-        _shadowed(draw, place, letter, colour=_CALM, size=18, anchor=anchor)
-    _shadowed(draw, (edge, edge), name, colour=_BRIGHT, size=20, anchor="la")
+        _shadowed(draw, place, letter, colour=CALM, size=18, anchor=anchor)
+    _shadowed(draw, (edge, edge), name, colour=BRIGHT, size=20, anchor="la")
     length = 10.0 / view.mm_per_px
     y = PANEL_PX - 14
-    draw.line([(edge, y), (edge + length, y)], fill=_BRIGHT, width=2)
+    draw.line([(edge, y), (edge + length, y)], fill=BRIGHT, width=2)
     for end in (edge, edge + length):
-        draw.line([(end, y - 5), (end, y + 5)], fill=_BRIGHT, width=2)
-    _shadowed(draw, (edge + length + 8, y), "10 mm", colour=_CALM, size=16, anchor="lm")
+        draw.line([(end, y - 5), (end, y + 5)], fill=BRIGHT, width=2)
+    _shadowed(draw, (edge + length + 8, y), "10 mm", colour=CALM, size=16, anchor="lm")
 
 
 def _shadowed(
@@ -297,7 +262,7 @@ def _shadowed(
     colour: tuple[int, int, int], size: int, anchor: str,
 ) -> None:  # fmt: skip
     draw.text(
-        place, words, colour, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0)
+        place, words, colour, font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0)
     )
 
 
@@ -305,8 +270,8 @@ def _empty_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], name: str) 
     x, y = corner
     draw.rectangle((x, y, x + PANEL_PX - 1, y + PANEL_PX - 1), outline=(40, 44, 50))
     draw.text(
-        (x + PANEL_PX / 2, y + PANEL_PX / 2), f"{ascii_text(name)} not available", _DIM,
-        _font(20), anchor="mm",
+        (x + PANEL_PX / 2, y + PANEL_PX / 2), f"{ascii_text(name)} not available", DIM,
+        font(20), anchor="mm",
     )  # fmt: skip
 
 

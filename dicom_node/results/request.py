@@ -10,6 +10,7 @@ from typing import Literal
 from pydicom.dataset import Dataset
 
 from ai_core.types import CaseResult, Volume
+from dicom_node.domain.profile import DEFAULT_KINDS, Variant
 from dicom_node.domain.reasons import Reason
 
 
@@ -49,13 +50,23 @@ class SelectionSummary:
 
 
 @dataclass(frozen=True)
-class Predecessor:
-    """The report of an earlier revision of the same study."""
+class EarlierObject:
+    """An object of an earlier revision of the same study that a destination holds."""
 
+    kind: str
+    variant: str
+    revision: int
     sop_class_uid: str
     sop_instance_uid: str
-    study_uid: str
     series_uid: str
+
+
+@dataclass(frozen=True)
+class Psa:
+    """Serum PSA in ng/mL, and where the value is from, in words (source, date)."""
+
+    value_ng_ml: float
+    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +79,9 @@ class ResultRequest:
     stack order. ``other_sources`` are further images used (ADC, DWI, DCE); for a study that was
     not analysed any images of the study, so that the report can stand in it.
     ``content_time`` is stored with the result and never read from the clock here.
-    Digests are hexadecimal SHA-256.
+    Digests are hexadecimal SHA-256. ``kinds`` are the objects to encode (those that the outcome
+    allows); with ``variants`` the report in every form that a destination may need.
+    ``earlier``: what was sent of earlier revisions of this study.
     """
 
     sources: Sequence[Dataset]
@@ -81,13 +94,19 @@ class ResultRequest:
     other_sources: Sequence[Dataset] = ()
     selection: SelectionSummary = field(default_factory=SelectionSummary)
     frames: tuple[int, ...] | None = None
-    predecessor: Predecessor | None = None
     revision: int = 1
+    earlier: tuple[EarlierObject, ...] = ()
+    psa: Psa | None = None
+    kinds: frozenset[str] = frozenset(DEFAULT_KINDS)
+    variants: bool = False
 
 
 @dataclass(frozen=True)
 class ResultObject:
-    """One encoded object: ``data`` is a complete Part 10 file, Explicit VR Little Endian."""
+    """One encoded object: ``data`` is a complete Part 10 file, Explicit VR Little Endian.
+
+    ``variant``: which form of its kind (`domain.profile.Variant`).
+    """
 
     kind: str
     sop_class_uid: str
@@ -95,3 +114,4 @@ class ResultObject:
     series_uid: str
     data: bytes = field(repr=False)
     sha256: str
+    variant: str = Variant.PLAIN

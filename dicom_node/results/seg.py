@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import highdicom as hd
 import numpy as np
@@ -14,22 +15,29 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ai_core.types import CaseResult, Finding, ReleaseInfo
+from dicom_node.domain.profile import ResultKind
 from dicom_node.results import codes, text
 from dicom_node.results.equipment import CREATOR_NAME, MANUFACTURER, MODEL_NAME
 from dicom_node.results.header import SourceImages, image_verbatim
 from dicom_node.results.request import ResultRequest
+from dicom_node.results.series import SERIES, instance_role, series_description, series_role
 from dicom_node.results.uids import Draft, placeholder, without_times
 
 Mask = npt.NDArray[np.bool_]
+_T = TypeVar("_T", bound=np.generic)
 
-GLAND = "seg-gland"
-LESIONS = "seg-lesions"
+GLAND = ResultKind.SEG_GLAND
+LESIONS = ResultKind.SEG_LESIONS
+ZONES = ResultKind.SEG_ZONES
 
-_SERIES_NUMBER = {LESIONS: 9101, GLAND: 9102}
-_CONTENT_LABEL = {LESIONS: "AI_LESIONS", GLAND: "AI_GLAND"}
-_DESCRIPTION = {LESIONS: "AI lesions", GLAND: "AI prostate gland"}
+_CONTENT_LABEL = {LESIONS: "AI_LESIONS", GLAND: "AI_GLAND", ZONES: "AI_ZONES"}
 
 GLAND_RGB = (60, 180, 255)
+_ZONES = (
+    (1, "Peripheral zone", codes.PERIPHERAL_ZONE, (90, 200, 120)),
+    (2, "Transition zone", codes.TRANSITION_ZONE, (200, 160, 255)),
+)
+"""Label in the zones of a result, name, code, colour."""
 LESION_RGB = ((255, 60, 60), (255, 170, 0), (255, 220, 60), (255, 120, 200))
 """Colours by rank; later ranks share the last."""
 
@@ -87,8 +95,21 @@ def _lesion_segment(number: int, finding: Finding, result: CaseResult) -> Segmen
     )  # fmt: skip
 
 
+def zone_segments(result: CaseResult) -> tuple[Segment, ...]:
+    """Return the zones of the gland that have voxels; they do not overlap."""
+    found = [zone for zone in _ZONES if (result.zones == zone[0]).any()]
+    return tuple(
+        Segment(
+            number=number, label=name, description=f"{name} of the prostate",
+            mask=result.zones == label, category=codes.ANATOMICAL_STRUCTURE, type=code,
+            regions=(codes.PROSTATE,), rgb=rgb, tracking_role=f"{ZONES}/tracking/{label}",
+        )
+        for number, (label, name, code, rgb) in enumerate(found, start=1)
+    )  # fmt: skip
+
+
 def draft_segmentation(
-    kind: str, segments: Sequence[Segment], request: ResultRequest, sources: SourceImages,
+    kind: ResultKind, segments: Sequence[Segment], request: ResultRequest, sources: SourceImages,
     release: ReleaseInfo,
 ) -> Draft:  # fmt: skip
     """Return a Segmentation of these segments, with placeholder UIDs.
@@ -98,14 +119,16 @@ def draft_segmentation(
     """
     if not segments or not all(segment.mask.any() for segment in segments):
         raise ValueError(f"{kind}: every segment needs at least one voxel")
-    roles = (f"{kind}/instance", f"{kind}/series", f"{kind}/dimensions")
+    roles = (instance_role(kind), series_role(kind), f"{kind}/dimensions")
     dataset = hd.seg.Segmentation(
         source_images=list(sources.templates),
-        pixel_array=_pixels(segments, sources),
+        pixel_array=stack_for(
+            sources, np.stack([s.mask for s in segments], axis=-1).astype(np.uint8)
+        ),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(segment, release, request) for segment in segments],
         series_instance_uid=placeholder(roles[1]),
-        series_number=_SERIES_NUMBER[kind],
+        series_number=SERIES[kind].number,
         sop_instance_uid=placeholder(roles[0]),
         instance_number=1,
         manufacturer=MANUFACTURER,
@@ -113,24 +136,22 @@ def draft_segmentation(
         software_versions=request.software_version,
         device_serial_number=request.installation_id,
         content_label=_CONTENT_LABEL[kind],
-        content_description=_DESCRIPTION[kind],
+        content_description=SERIES[kind].description,
         content_creator_name=CREATOR_NAME,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=True,
-        series_description=text.series_description(_DESCRIPTION[kind], request),
+        series_description=series_description(kind, request),
     )
-    _complete(dataset, segments, sources, placeholder(roles[2]))
-    trackers = tuple(segment.tracking_role for segment in segments)
-    return Draft(kind, dataset, image_verbatim(sources), roles + trackers)
+    _complete(dataset, sources, placeholder(roles[2]))
+    return Draft(kind, dataset, image_verbatim(sources), roles)
 
 
-def _pixels(segments: Sequence[Segment], sources: SourceImages) -> npt.NDArray[np.uint8]:
-    """Masks as [frame, row, column, segment]; frames in file order of a multi-frame source."""
-    stacked = np.stack([segment.mask for segment in segments], axis=-1).astype(np.uint8)
+def stack_for(sources: SourceImages, stacked: npt.NDArray[_T]) -> npt.NDArray[_T]:
+    """Return an array [z, row, column, ...] with its first axis as the source's frames lie."""
     if not sources.multi_frame:
         return stacked
     frames = int(sources.templates[0].NumberOfFrames)
-    in_file_order = np.zeros((frames, *stacked.shape[1:]), dtype=np.uint8)
+    in_file_order = np.zeros((frames, *stacked.shape[1:]), dtype=stacked.dtype)
     for z, reference in enumerate(sources.references):
         in_file_order[(reference.frame_number or 1) - 1] = stacked[z]
     return in_file_order
@@ -161,22 +182,31 @@ def _description(
     return description
 
 
-def _complete(
-    dataset: Dataset, segments: Sequence[Segment], sources: SourceImages, dimensions_uid: str
-) -> None:
+def _complete(dataset: Dataset, sources: SourceImages, dimensions_uid: str) -> None:
     """Set what highdicom leaves out, draws by chance or places where viewers do not look."""
     without_times(dataset)
     dataset.BodyPartExamined = "PROSTATE"
+    fix_dimensions(dataset, dimensions_uid)
+    dataset["PixelData"].VR = "OB"  # PS3.5 8.1.1: bits packed in bytes, not words
+    _identify_segments_per_frame(dataset)
+    keep_lossy(dataset, sources)
+
+
+def fix_dimensions(dataset: Dataset, dimensions_uid: str) -> None:
+    """Replace the dimension organization UID, which highdicom draws by chance."""
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = dimensions_uid
     for item in dataset.DimensionIndexSequence:
         item.DimensionOrganizationUID = dimensions_uid
-    dataset["PixelData"].VR = "OB"  # PS3.5 8.1.1: bits packed in bytes, not words
-    _identify_segments_per_frame(dataset)
-    if str(sources.base.get("LossyImageCompression", "")) == "01":
-        dataset.LossyImageCompression = "01"  # PS3.3 C.7.6.1.1.5: once lossy, always lossy
-        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if sources.base.get(keyword) is not None:
-                setattr(dataset, keyword, sources.base.get(keyword))
+
+
+def keep_lossy(dataset: Dataset, sources: SourceImages) -> None:
+    """Say that the source was compressed with loss: once lossy, always (PS3.3 C.7.6.1.1.5)."""
+    if str(sources.base.get("LossyImageCompression", "")) != "01":
+        return
+    dataset.LossyImageCompression = "01"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if sources.base.get(keyword) is not None:
+            setattr(dataset, keyword, sources.base.get(keyword))
 
 
 def _identify_segments_per_frame(dataset: Dataset) -> None:

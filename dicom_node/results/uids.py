@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from dicom_node.results.encode import Verbatim, encode_elements, part10, replace_uids
 from dicom_node.results.equipment import uid_of
@@ -50,6 +51,7 @@ class Draft:
     dataset: Dataset
     verbatim: Verbatim
     roles: tuple[str, ...] = field(default=())
+    variant: str = ""
 
 
 def finish(
@@ -93,21 +95,28 @@ def _encoded(draft: Draft, content_time: datetime) -> ResultObject:
         series_uid=str(dataset.SeriesInstanceUID),
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
+        variant=draft.variant,
     )
 
 
 OWN_TIMES = ("InstanceCreation", "Series", "Content")
+_PRESENTATION = "PresentationCreation"
 
 
 def without_times(dataset: Dataset) -> None:
     """Remove the times that highdicom read from the clock; ``finish`` writes the stored one."""
-    for name in (f"{prefix}{suffix}" for prefix in OWN_TIMES for suffix in ("Date", "Time")):
+    prefixes = (*OWN_TIMES, _PRESENTATION)
+    for name in (f"{prefix}{suffix}" for prefix in prefixes for suffix in ("Date", "Time")):
         if name in dataset:
             delattr(dataset, name)
 
 
 def _set_times(dataset: Dataset, time: datetime) -> None:
-    for prefix in OWN_TIMES:
+    prefixes = OWN_TIMES
+    if dataset.SOPClassUID == GrayscaleSoftcopyPresentationStateStorage:
+        # PS3.3 C.11.10: a presentation state has a creation time and no content time
+        prefixes = ("InstanceCreation", "Series", _PRESENTATION)
+    for prefix in prefixes:
         setattr(dataset, f"{prefix}Date", time.strftime("%Y%m%d"))
         setattr(dataset, f"{prefix}Time", time.strftime("%H%M%S"))
 

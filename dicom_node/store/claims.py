@@ -28,7 +28,7 @@ from dicom_node.store.base import (
     reason_text,
 )
 from dicom_node.store.outbox import add_results, settle_revision
-from dicom_node.store.rows import Claim, Destination, PredecessorRow, ResultRow, StaleClaim
+from dicom_node.store.rows import Claim, Destination, EarlierRow, ResultRow, StaleClaim
 from dicom_node.store.schema import boots, deliveries, results, revisions, studies
 
 
@@ -353,28 +353,27 @@ def _claim(db: Connection, revision_id: int, owner: str) -> Claim:
         input_key=row.input_key or "", selection_json=row.selection_json or "{}",
         through=row.through or 0, attempts=row.attempts, node_deaths=row.node_deaths,
         content_time=datetime.fromtimestamp(row.content_time, UTC),
-        predecessor=_predecessor(db, row),
+        earlier=_earlier(db, row),
     )  # fmt: skip
 
 
-def _predecessor(db: Connection, row: Row[Any]) -> PredecessorRow | None:
-    """Return the report that was sent last for this study."""
-    found = db.execute(
-        select(results)
+def _earlier(db: Connection, row: Row[Any]) -> tuple[EarlierRow, ...]:
+    """Return what was sent of earlier revisions of the study, each object once."""
+    sent = exists().where(deliveries.c.result_id == results.c.id, deliveries.c.state.in_(SENT))
+    query = (
+        select(results, revisions.c.number)
         .join(revisions, revisions.c.id == results.c.revision_id)
-        .join(deliveries, deliveries.c.result_id == results.c.id)
-        .where(
-            revisions.c.study_id == row.study_id, results.c.kind == "sr",
-            deliveries.c.state.in_(SENT),
-        )
-        .order_by(revisions.c.number.desc(), results.c.id.desc())
-        .limit(1)
-    ).first()  # fmt: skip
-    if found is None:
-        return None
-    return PredecessorRow(
-        found.sop_class_uid, found.sop_instance_uid, row.study_uid, found.series_uid
+        .where(revisions.c.study_id == row.study_id, revisions.c.number < row.number, sent)
+        .order_by(revisions.c.number, results.c.id)
     )
+    found = {
+        one.sop_instance_uid: EarlierRow(
+            one.kind, one.variant, one.number, one.sop_class_uid, one.sop_instance_uid,
+            one.series_uid,
+        )
+        for one in db.execute(query)
+    }  # fmt: skip
+    return tuple(found.values())
 
 
 def _folder(found: Sequence[ResultRow]) -> str | None:

@@ -85,7 +85,7 @@ class DeliveryStore(Database):
         now_s = self._clock.now_s()
         with self._write() as db:
             for claim in claims:
-                db.execute(update(deliveries).where(*_mine(claim)).values(heartbeat_at=now_s))
+                db.execute(update(deliveries).where(*mine(claim)).values(heartbeat_at=now_s))
 
     def delivery_sent(self, claim: DeliveryClaim, status: int = 0, message: str = "") -> None:
         """Note that the destination took the object (``status`` as answered; warnings are kept).
@@ -143,7 +143,7 @@ class DeliveryStore(Database):
         now_s = self._clock.now_s()
         with self._write() as db:
             find_study(db, claim.study_uid)
-            row = db.execute(select(deliveries).where(*_mine(claim))).one_or_none()
+            row = db.execute(select(deliveries).where(*mine(claim))).one_or_none()
             if row is None:
                 raise StaleClaim
             change_delivery(db, row, event, now_s, **values)
@@ -216,11 +216,12 @@ def result_row(row: Row[Any]) -> ResultRow:
     """Return a result as a value."""
     return ResultRow(
         row.kind, row.sop_class_uid, row.sop_instance_uid, row.series_uid, row.path, row.sha256,
-        row.size,
+        row.size, row.variant,
     )  # fmt: skip
 
 
-def _mine(claim: DeliveryClaim) -> tuple[Any, ...]:
+def mine(claim: DeliveryClaim) -> tuple[Any, ...]:
+    """Conditions under which a claim still holds."""
     return (
         deliveries.c.id == claim.id,
         deliveries.c.state == DeliveryState.SENDING,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from dicom_node.domain.profile import Encoded, Omission, plan_delivery
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import (
     FINAL_DELIVERY_STATES,
@@ -17,7 +18,7 @@ from dicom_node.domain.states import (
 )
 from dicom_node.store.base import change_delivery, change_revision, reason_text
 from dicom_node.store.rows import Destination, ResultRow
-from dicom_node.store.schema import deliveries, results, revisions
+from dicom_node.store.schema import deliveries, omissions, results, revisions
 
 
 def add_results(
@@ -26,19 +27,44 @@ def add_results(
 ) -> int:  # fmt: skip
     """Write results and their deliveries; returns how many deliveries the results have.
 
-    An object of the same UID that an earlier attempt wrote keeps its row and what was sent.
+    Each destination gets what its profile allows; what it does not get is written down. An object
+    of the same UID that an earlier attempt wrote keeps its row and what was sent.
     """
+    ids = {result: result_id(db, revision.id, result, now_s) for result in found}
+    encoded = {encoded_of(result) for result in found}
     queued = 0
-    for result in found:
-        result_id = _result_id(db, revision.id, result, now_s)
-        for destination in destinations:
-            if result.kind in destination.kinds:
+    for destination in destinations:
+        plan = plan_delivery(destination.kinds, encoded, destination.refused)
+        record_omissions(db, revision.id, destination.peer, plan.omissions, now_s)
+        for result, id_ in ids.items():
+            if (result.kind, result.variant) in plan.send:
                 queued += 1
-                _queue(db, revision.id, result_id, result, destination.peer, now_s)
+                queue_delivery(db, revision.id, id_, result.rank, destination.peer, now_s)
     return queued
 
 
-def _result_id(db: Connection, revision_id: int, result: ResultRow, now_s: float) -> int:
+def encoded_of(result: ResultRow) -> Encoded:
+    """Return what a profile needs to know of a result."""
+    return Encoded(result.kind, result.variant, result.sop_class_uid)
+
+
+def record_omissions(
+    db: Connection, revision_id: int, peer: str, found: Sequence[Omission], now_s: float
+) -> None:
+    """Write down what a destination does not get of a revision, in place of what stood there."""
+    mine = (omissions.c.revision_id == revision_id) & (omissions.c.peer == peer)
+    db.execute(delete(omissions).where(mine))
+    for omission in found:
+        db.execute(
+            insert(omissions).values(
+                revision_id=revision_id, peer=peer, kind=omission.kind,
+                replaced_by=omission.replaced_by, reason=omission.reason[:255], at=now_s,
+            )
+        )  # fmt: skip
+
+
+def result_id(db: Connection, revision_id: int, result: ResultRow, now_s: float) -> int:
+    """Return the row of a result, written where it is new."""
     same = select(results.c.id).where(
         results.c.revision_id == revision_id,
         results.c.sop_instance_uid == result.sop_instance_uid,
@@ -48,7 +74,7 @@ def _result_id(db: Connection, revision_id: int, result: ResultRow, now_s: float
         return int(known)
     made = db.execute(
         insert(results).values(
-            revision_id=revision_id, kind=result.kind, rank=result.rank,
+            revision_id=revision_id, kind=result.kind, variant=result.variant, rank=result.rank,
             sop_class_uid=result.sop_class_uid, sop_instance_uid=result.sop_instance_uid,
             series_uid=result.series_uid, path=result.path, sha256=result.sha256,
             size=result.size, created_at=now_s,
@@ -59,15 +85,16 @@ def _result_id(db: Connection, revision_id: int, result: ResultRow, now_s: float
     return int(made[0])
 
 
-def _queue(
-    db: Connection, revision_id: int, result_id: int, result: ResultRow, peer: str, now_s: float
+def queue_delivery(
+    db: Connection, revision_id: int, result_id: int, rank: int, peer: str, now_s: float
 ) -> None:
+    """Queue an object for a destination; what failed on its way before is tried again."""
     same = (deliveries.c.result_id == result_id) & (deliveries.c.peer == peer)
     known = db.execute(select(deliveries).where(same)).one_or_none()
     if known is None:
         db.execute(
             insert(deliveries).values(
-                result_id=result_id, revision_id=revision_id, peer=peer, rank=result.rank,
+                result_id=result_id, revision_id=revision_id, peer=peer, rank=rank,
                 state=DeliveryState.PENDING, next_at=now_s, created_at=now_s, since=now_s,
             )
         )  # fmt: skip

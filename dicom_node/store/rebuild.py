@@ -5,11 +5,12 @@ from __future__ import annotations
 from sqlalchemy import Connection, insert, select, update
 
 from dicom_node.domain.policy import PlanKind
+from dicom_node.domain.profile import Omission
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import DeliveryState, RevisionState
 from dicom_node.store.base import Database, add_event, make_study
-from dicom_node.store.outbox import add_results
-from dicom_node.store.rows import Destination, ManifestDelivery, ManifestRow
+from dicom_node.store.outbox import queue_delivery, record_omissions, result_id
+from dicom_node.store.rows import ManifestDelivery, ManifestRow
 from dicom_node.store.schema import deliveries, results, revisions
 
 _KEPT = (
@@ -51,10 +52,17 @@ class RebuildStore(Database):
             )  # fmt: skip
             made = db.execute(select(revisions).where(same)).one()
             for result, sent in row.results:
-                to = [Destination(one.peer, (result.kind,)) for one in sent]
-                add_results(db, made, [result], to, now_s)
+                id_ = result_id(db, made.id, result, now_s)
                 for one in sent:
+                    queue_delivery(db, made.id, id_, result.rank, one.peer, now_s)
                     _restore_delivery(db, made.id, result.sop_instance_uid, one, now_s)
+            for peer in {one.peer for one in row.left_out}:
+                mine = [
+                    Omission(one.kind, one.replaced_by, one.reason)
+                    for one in row.left_out
+                    if one.peer == peer
+                ]
+                record_omissions(db, made.id, peer, mine, now_s)
             add_event(db, study.id, row.number, now_s, "rebuilt", f"as {row.state}")
             return True
 

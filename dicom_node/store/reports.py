@@ -10,12 +10,13 @@ from dicom_node.domain.states import DeliveryState, RevisionState
 from dicom_node.store.base import Database
 from dicom_node.store.deliveries import result_row
 from dicom_node.store.engine import quick_check
-from dicom_node.store.rows import ManifestDelivery, ManifestRow
+from dicom_node.store.rows import ManifestDelivery, ManifestRow, OmissionRow
 from dicom_node.store.schema import (
     conflicts,
     deliveries,
     events,
     instances,
+    omissions,
     results,
     revisions,
     studies,
@@ -154,6 +155,10 @@ def manifest_row(db: Connection, revision_id: int) -> ManifestRow:
         state=RevisionState(row.state), reason=row.reason, message=row.message,
         input_key=row.input_key, content_time_s=row.content_time,
         folder=row.result_folder or "", results=tuple(found),
+        left_out=tuple(
+            OmissionRow(one["peer"], one["kind"], one["replaced_by"], one["reason"])
+            for one in _omissions(db, [revision_id]).get(revision_id, [])
+        ),
     )  # fmt: skip
 
 
@@ -174,12 +179,14 @@ def _studies(db: Connection, study_uid: str | None, limit: int | None) -> list[d
         query = query.where(studies.c.study_uid == study_uid)
     rows = db.execute(query).all()
     made = _results(db, [row.id for row in rows])
+    missing = _omissions(db, [row.id for row in rows])
     return [
         {
             "study_uid": row.study_uid, "revision": row.number, "state": row.state,
             "reason": row.reason, "message": row.message, "instances": row.instances or 0,
             "received_at": iso(row.first_received_at), "changed_at": iso(row.changed_at),
-            "attempts": row.attempts, "results": made.get(row.id, []),
+            "attempts": row.attempts, "results": _shown(made.get(row.id, [])),
+            "left_out": missing.get(row.id, []),
         }
         for row in rows
     ]  # fmt: skip
@@ -194,8 +201,8 @@ def _results(db: Connection, revision_ids: list[int]) -> dict[int, list[dict[str
         made = select(results).where(results.c.revision_id.in_(some)).order_by(results.c.id)
         for row in db.execute(made):
             by_id[row.id] = {
-                "kind": row.kind, "sop_instance_uid": row.sop_instance_uid,
-                "sha256": row.sha256, "deliveries": [],
+                "kind": row.kind, "variant": row.variant,
+                "sop_instance_uid": row.sop_instance_uid, "sha256": row.sha256, "deliveries": [],
             }  # fmt: skip
             found.setdefault(row.revision_id, []).append(by_id[row.id])
         sent = select(deliveries).where(deliveries.c.revision_id.in_(some))
@@ -203,6 +210,27 @@ def _results(db: Connection, revision_ids: list[int]) -> dict[int, list[dict[str
             by_id[row.result_id]["deliveries"].append(
                 {"peer": row.peer, "state": row.state, "attempts": row.attempts}
             )
+    return found
+
+
+def _shown(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what was only encoded to stand in, and no destination needed."""
+    queued = [result for result in made if result["deliveries"]]
+    return queued or [result for result in made if not result["variant"]]
+
+
+def _omissions(db: Connection, revision_ids: list[int]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for start in range(0, len(revision_ids), _BATCH):
+        some = revision_ids[start : start + _BATCH]
+        query = select(omissions).where(omissions.c.revision_id.in_(some))
+        for row in db.execute(query.order_by(omissions.c.id)):
+            found.setdefault(row.revision_id, []).append(
+                {
+                    "peer": row.peer, "kind": row.kind, "replaced_by": row.replaced_by,
+                    "reason": row.reason,
+                }
+            )  # fmt: skip
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from dicom_node.domain.identity import Identity
 from dicom_node.domain.policy import PlanKind
+from dicom_node.domain.profile import ResultKind
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import DeliveryState, RevisionState
 from dicom_node.errors import StoreError
@@ -101,12 +102,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class PredecessorRow:
-    """The report last sent for the study."""
+class EarlierRow:
+    """An object of an earlier revision of the study that some destination holds."""
 
+    kind: str
+    variant: str
+    revision: int
     sop_class_uid: str
     sop_instance_uid: str
-    study_uid: str
     series_uid: str
 
 
@@ -133,12 +136,18 @@ class Claim:
     attempts: int
     node_deaths: int
     content_time: datetime
-    predecessor: PredecessorRow | None
+    earlier: tuple[EarlierRow, ...]
+
+
+_RANKS: Mapping[str, int] = {
+    ResultKind.SR: 1, ResultKind.PRESENTATION_STATE: 1, ResultKind.KEY_OBJECT: 1,
+    ResultKind.PDF: 1, ResultKind.REJECTION_NOTE: 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One encoded object on disk. ``rank``: 0 goes first, reports (1) follow what they refer to."""
+    """One encoded object on disk. ``variant``: which form of its kind (`domain.profile`)."""
 
     kind: str
     sop_class_uid: str
@@ -147,19 +156,21 @@ class ResultRow:
     path: str
     sha256: str
     size: int
+    variant: str = ""
 
     @property
     def rank(self) -> int:
         """Sending order: a report never arrives before what it refers to."""
-        return 1 if self.kind in ("sr", "key-object", "presentation-state") else 0
+        return _RANKS.get(self.kind, 0)
 
 
 @dataclass(frozen=True)
 class Destination:
-    """A peer that gets results, and the kinds of object it wants."""
+    """A peer that gets results, the kinds it wants, and the SOP classes it is known to refuse."""
 
     peer: str
     kinds: Sequence[str]
+    refused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -187,6 +198,16 @@ class ManifestDelivery:
 
 
 @dataclass(frozen=True)
+class OmissionRow:
+    """A kind that a destination did not get as it is; ``replaced_by`` empty: left out."""
+
+    peer: str
+    kind: str
+    replaced_by: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ManifestRow:
     """A revision with its results, as written next to the result files."""
 
@@ -200,3 +221,4 @@ class ManifestRow:
     content_time_s: float | None
     folder: str
     results: tuple[tuple[ResultRow, tuple[ManifestDelivery, ...]], ...]
+    left_out: tuple[OmissionRow, ...] = ()

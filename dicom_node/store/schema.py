@@ -204,6 +204,7 @@ results = Table(
     _id(),
     _refers("revision_id", "revisions"),
     Column("kind", String(32), nullable=False),
+    Column("variant", String(32), nullable=False, server_default=""),
     Column("rank", Integer, nullable=False),
     Column("sop_class_uid", _Uid, nullable=False),
     Column("sop_instance_uid", _Uid, nullable=False),
@@ -258,6 +259,31 @@ peers = Table(
     Column("created_at", Double, nullable=False),
     CheckConstraint("NOT receives_results OR port IS NOT NULL", name="port"),
 )
+
+acceptances = Table(
+    "acceptances",
+    metadata,
+    Column("peer", String(64), primary_key=True),
+    Column("sop_class_uid", _Uid, primary_key=True),
+    Column("address", String(512), nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("learned_at", Double, nullable=False),
+)
+"""What destinations take, as their associations said; ``address``: AE title, host and port."""
+
+omissions = Table(
+    "omissions",
+    metadata,
+    _id(),
+    _refers("revision_id", "revisions"),
+    Column("peer", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("replaced_by", String(64), nullable=False),
+    Column("reason", String(255), nullable=False),
+    Column("at", Double, nullable=False),
+    UniqueConstraint("revision_id", "peer", "kind"),
+)
+"""What a destination did not get as it is, and why."""
 
 refusals = Table(
     "refusals",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dicom_node.clock import Clock
 from dicom_node.errors import StoreError
+from dicom_node.store.acceptance import AcceptanceStore
 from dicom_node.store.claims import ClaimStore
 from dicom_node.store.deliveries import DeliveryStore
 from dicom_node.store.engine import HEAD, migrate, open_engine, schema_version
@@ -22,6 +23,7 @@ class Store(
     RevisionStore,
     ClaimStore,
     DeliveryStore,
+    AcceptanceStore,
     PeerStore,
     ReportStore,
     RebuildStore,

@@ -20,12 +20,12 @@ from dicom_node.errors import InputProblem
 from dicom_node.results import codes
 from dicom_node.results.build import (
     Analysed,
-    Predecessor,
+    EarlierObject,
     ResultObject,
     ResultRequest,
     build_results,
 )
-from dicom_node.results.gate import content_items
+from dicom_node.results.gate_report import content_items
 from dicom_node.results.seg import LESION_RGB
 
 Built = tuple[ResultRequest, list[ResultObject]]
@@ -72,8 +72,13 @@ def groups(report: Dataset) -> list[Dataset]:
 
 def test_kinds_and_order(real_finding: Built, real_no_finding: Built) -> None:
     kinds = [made.kind for made in real_finding[1]]
-    assert kinds == ["seg-gland", "seg-lesions", "key-images", "key-images", "sr"]
-    assert [made.kind for made in real_no_finding[1]] == ["seg-gland", "key-images", "sr"]
+    assert kinds == ["seg-gland", "seg-lesions", *["key-images"] * 3, "sr"]
+    assert [made.kind for made in real_no_finding[1]] == [
+        "seg-gland",
+        "key-images",
+        "key-images",
+        "sr",
+    ]
 
 
 def test_series_are_fixed_and_own(real_finding: Built) -> None:
@@ -256,11 +261,10 @@ def test_not_analysed_without_t2w_stands_in_the_study() -> None:
 def test_later_revision_names_its_predecessor(stack_finding: Built) -> None:
     request, objects = stack_finding
     earlier = next(made for made in objects if made.kind == "sr")
-    study = str(request.sources[0].StudyInstanceUID)
-    predecessor = Predecessor(
-        earlier.sop_class_uid, earlier.sop_instance_uid, study, earlier.series_uid
+    sent = EarlierObject(
+        "sr", "", 1, earlier.sop_class_uid, earlier.sop_instance_uid, earlier.series_uid
     )
-    later = build_results(replace(request, predecessor=predecessor, revision=2))
+    later = build_results(replace(request, earlier=(sent,), revision=2))
     report = of_kind(later, "sr")
     named = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
     assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == earlier.sop_instance_uid

@@ -29,6 +29,19 @@ def test_standard_codes_have_the_standard_meaning(code: Code) -> None:
     assert code.meaning in meanings(code)
 
 
+# highdicom writes these as PS3.16 does in its templates; the concept tables of pydicom have others
+OTHER_WORDS = {"Source Series for Segmentation", "Finding category", "Source", "Finding Site"}
+
+
+def test_pinned_codes_of_the_structure_have_the_standard_meaning() -> None:
+    for (value, scheme), pinned in codes.PINNED.items():
+        if scheme not in ("DCM", "SCT", "LN"):
+            continue
+        known = meanings(Code(value, scheme, ""))
+        for meaning in pinned - OTHER_WORDS:
+            assert meaning in known, (value, meaning, known)
+
+
 def test_sector_map_is_cid_6304() -> None:
     assert len(codes.SECTORS) == 41
     assert len({code.value for code in codes.SECTORS.values()}) == 41

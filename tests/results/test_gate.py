@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 from dicom_node.domain.reasons import Reason
 from dicom_node.results import codes
 from dicom_node.results.build import Analysed, ResultObject, ResultRequest, build_results
-from dicom_node.results.gate import GateError, check_objects, content_items
+from dicom_node.results.gate import GateError, check_objects
+from dicom_node.results.gate_report import content_items
 from dicom_node.results.header import read_sources
 from dicom_node.results.seg import GLAND, LESIONS, gland_segments, lesion_segments
 
@@ -141,7 +142,9 @@ def test_not_analysed_must_not_say_absent(stack_finding: Built) -> None:
             for item in content_items(dataset)
             if item.ValueType == "CODE" and item.ConceptNameCodeSequence[0].CodeValue == "111052"
         )
-        coded.ConceptCodeSequence[0].CodeValue = codes.ABSENT.value
+        said = coded.ConceptCodeSequence[0]
+        said.CodeValue, said.CodingSchemeDesignator = codes.ABSENT.value, "SCT"
+        said.CodeMeaning = codes.ABSENT.meaning
 
     with pytest.raises(GateError, match="as if it had a result"):
         check(request, tampered(build_results(request), "sr", say_absent))

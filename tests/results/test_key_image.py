@@ -14,9 +14,11 @@ from PIL import Image
 from ai_core.types import Geometry, Volume
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.results import key_image
+from dicom_node.results import page as page_layout
 from dicom_node.results.build import Analysed, ResultObject, ResultRequest, build_results
 from dicom_node.results.contour import graphic_data, outlines
-from dicom_node.results.key_image import encode_png, orientation_letters, render_pages
+from dicom_node.results.key_image import orientation_letters, render_pages
+from dicom_node.results.page import encode_png
 from dicom_node.results.seg import GLAND_RGB, LESION_RGB
 from dicom_node.results.text import ascii_text
 
@@ -24,9 +26,9 @@ Built = tuple[ResultRequest, list[ResultObject]]
 
 
 def panel(pixels: np.ndarray, column: int) -> np.ndarray:
-    left = key_image._GAP_PX + column * (key_image.PANEL_PX + key_image._GAP_PX)
-    top = key_image._HEAD_PX
-    return pixels[top : top + key_image.PANEL_PX, left : left + key_image.PANEL_PX]
+    left = page_layout.GAP_PX + column * (page_layout.PANEL_PX + page_layout.GAP_PX)
+    top = page_layout.HEAD_PX
+    return pixels[top : top + page_layout.PANEL_PX, left : left + page_layout.PANEL_PX]
 
 
 def drawn(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -38,8 +40,8 @@ def test_outline_surrounds_the_lesion_in_the_same_place_of_every_panel(
     real_finding: Built,
 ) -> None:
     request = real_finding[0]
-    pages = render_pages(request.outcome)
-    assert len(pages) == 2
+    pages = render_pages(request)
+    assert len(pages) == 3  # two findings and the summary
     places = [drawn(panel(pages[0].pixels, column), LESION_RGB[0]) for column in range(3)]
     assert all(len(place) > 60 for place in places)
     assert np.array_equal(places[0], places[1])
@@ -50,7 +52,7 @@ def test_outline_surrounds_the_lesion_in_the_same_place_of_every_panel(
 
 def test_adc_is_dark_and_high_b_bright_where_the_lesion_is_known(real_finding: Built) -> None:
     """The public ground truth of PROSTATEx-0000 is a bright spot on the computed high b."""
-    page = render_pages(real_finding[0].outcome)[0].pixels
+    page = render_pages(real_finding[0])[0].pixels
     ring = drawn(panel(page, 0), LESION_RGB[0])
     (top, left), (bottom, right) = ring.min(axis=0) + 6, ring.max(axis=0) - 6
     inside = np.s_[top:bottom, left:right, 0]
@@ -63,7 +65,7 @@ def test_scale_is_ten_millimetres(stack_finding: Built) -> None:
     request = stack_finding[0]
     assert isinstance(request.outcome, Analysed)
     result = request.outcome.result
-    page = render_pages(request.outcome)[0]
+    page = render_pages(request)[0]
     ring = drawn(panel(page.pixels, 0), LESION_RGB[0])
     width_px = np.ptp(ring[:, 1])
     columns = np.nonzero((result.lesions[page.z] == 1).any(axis=0))[0]
@@ -82,26 +84,26 @@ def test_four_pages_at_most() -> None:
     result = cases.case_result(geometry, middle, lesions)
     request = replace(request, outcome=replace(request.outcome, result=result))
     pages = [made for made in build_results(request) if made.kind == "key-images"]
-    assert len(pages) == 4
+    assert len(pages) == 5  # and the summary
     numbers = [int(pydicom.dcmread(io.BytesIO(m.data)).InstanceNumber) for m in pages]
-    assert numbers == [1, 2, 3, 4]
+    assert numbers == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("reason", [r for r in Reason if REASONS[r].send_report])
 def test_not_analysed_page_fits_its_words(reason: Reason) -> None:
-    page = render_pages(cases.not_analysed(reason))[0]
+    page = render_pages(cases.request_for([], cases.not_analysed(reason)))[0]
     assert page.z is None
     lit = np.argwhere(page.pixels.max(axis=-1) > 100)
     assert lit[:, 1].max() < page.pixels.shape[1] - 8
-    body = lit[lit[:, 0] < page.pixels.shape[0] - key_image._FOOT_PX]
-    assert body[:, 0].max() < page.pixels.shape[0] - key_image._FOOT_PX - 10
+    body = lit[lit[:, 0] < page.pixels.shape[0] - page_layout.FOOT_PX]
+    assert body[:, 0].max() < page.pixels.shape[0] - page_layout.FOOT_PX - 10
 
 
 def test_secondary_capture_carries_the_page(stack_finding: Built) -> None:
     request, objects = stack_finding
     made = next(o for o in objects if o.kind == "key-images")
     image = pydicom.dcmread(io.BytesIO(made.data))
-    page = render_pages(request.outcome, [f"image {k + 1}" for k in range(9)])[0]
+    page = render_pages(request)[0]
     assert np.array_equal(image.pixel_array, page.pixels)
     assert image.BurnedInAnnotation == "YES"
     assert list(image.PatientOrientation) == ["L", "P"]
@@ -111,7 +113,7 @@ def test_secondary_capture_carries_the_page(stack_finding: Built) -> None:
 
 
 def test_png_is_the_page() -> None:
-    pixels = render_pages(cases.not_analysed())[0].pixels
+    pixels = render_pages(cases.request_for([], cases.not_analysed()))[0].pixels
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(pixels)))), pixels)
 
 

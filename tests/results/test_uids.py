@@ -15,7 +15,7 @@ import result_cases as cases
 from ai_core.types import CaseResult, Quality, QualityFinding
 from dicom_node.results.build import (
     Analysed,
-    Predecessor,
+    EarlierObject,
     ResultObject,
     ResultRequest,
     SelectionSummary,
@@ -74,7 +74,7 @@ REPORT_CHANGES: dict[str, Callable[[ResultRequest], ResultRequest]] = {
         r, lambda c: replace(c, quality=(QualityFinding(Quality.LOW_SNR, "Noisy."),))
     ),
     "selection": lambda r: replace(r, selection=SelectionSummary(("T2W: other",), ())),
-    "predecessor": lambda r: replace(r, predecessor=Predecessor("1.2", "1.3", "2.25.7771", "1.4")),
+    "predecessor": lambda r: replace(r, earlier=(EarlierObject("sr", "", 1, "1.2", "1.3", "1.4"),)),
     "revision": lambda r: replace(r, revision=2),
     "software": lambda r: replace(r, software_version="0.2.0"),
 }

@@ -526,8 +526,8 @@ def test_a_newer_result_names_and_supersedes_the_delivered_one(store: Store) -> 
     make_ready(store, key="other")
     new = store.claim_ready("worker-0")
     assert new is not None
-    assert new.predecessor is not None
-    assert new.predecessor.sop_instance_uid == "9.1"
+    (report,) = [sent for sent in new.earlier if sent.kind == "sr"]
+    assert report.sop_instance_uid == "9.1"
     store.finish_analysed(new, [result("sr", "9.7")], PACS)
     assert [one["state"] for one in store.studies_show(STUDY)] == ["analysed", "superseded"]
 
@@ -623,7 +623,7 @@ def test_the_views_are_json_in_the_shape_of_the_contract(store: Store) -> None:
     keys = ["study_uid", "revision", "state", "reason", "message", "instances", "received_at"]
     assert [key in row for key in keys] == [True] * 7
     assert row["results"][0] == {
-        "kind": "sr", "sop_instance_uid": "9.1", "sha256": "f" * 64,
+        "kind": "sr", "variant": "", "sop_instance_uid": "9.1", "sha256": "f" * 64,
         "deliveries": [{"peer": "pacs", "state": "pending", "attempts": 0}],
     }  # fmt: skip
     report = json.loads(json.dumps(store.status()))
