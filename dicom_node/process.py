@@ -17,14 +17,17 @@ from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.dicom.part10 import dataset_sha256
+from dicom_node.domain.profile import DEFAULT_KINDS
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.durable import ensure_dir, write_file
 from dicom_node.errors import InputProblem, NodeError
 from dicom_node.flow.study import StudyJob, StudyOutcome, encode_json, result_json, run_study
 from dicom_node.results.gate import GateError
+from dicom_node.results.request import Psa
 
 log = logging.getLogger(__name__)
 INSTALLATION_ID = "process"
+MAX_PSA_NG_ML = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,17 @@ class _Folder:
     skipped: int
 
 
+@dataclass(frozen=True)
+class ProcessOptions:
+    """What to write, and what the images do not tell: kinds of object, PSA in ng/mL."""
+
+    maps: bool = False
+    kinds: tuple[str, ...] = DEFAULT_KINDS
+    psa_ng_ml: float | None = None
+
+
 def process_folder(
-    folder: Path, out: Path, config: NodeConfig, *, maps: bool = False
+    folder: Path, out: Path, config: NodeConfig, options: ProcessOptions | None = None
 ) -> dict[str, Any]:
     """Analyse the study in ``folder`` and write its result objects to ``out``.
 
@@ -48,6 +60,7 @@ def process_folder(
     Raises:
         NodeError: the folder holds no study, or more than one; the release cannot be used.
     """
+    options = options or ProcessOptions()
     found = _read_folder(folder)
     ensure_dir(out)
     job = StudyJob(
@@ -58,6 +71,8 @@ def process_folder(
         config_digest=config.analysis_digest(),
         installation_id=INSTALLATION_ID,
         software_version=__version__,
+        kinds=frozenset(options.kinds),
+        psa=_psa(options.psa_ng_ml),
     )
     release = Path(config.model.release) if config.model.release else None
     try:
@@ -74,7 +89,17 @@ def process_folder(
     except GateError as error:
         message = f"{REASONS[Reason.OUTPUT_GATE].message} {error}"
         outcome = _refused(found, Reason.OUTPUT_GATE, message)
-    return _write(outcome, found, out, job, maps=maps)
+    return _write(outcome, found, out, job, maps=options.maps)
+
+
+def _psa(value_ng_ml: float | None) -> Psa | None:
+    if value_ng_ml is None:
+        return None
+    if not 0 < value_ng_ml < MAX_PSA_NG_ML:
+        raise NodeError(
+            f"a PSA of {value_ng_ml:g} ng/mL cannot be", "give it in ng/mL, for example 7.2"
+        )
+    return Psa(value_ng_ml, "given on the command line")
 
 
 def _read_folder(folder: Path) -> _Folder:

@@ -9,6 +9,7 @@ import typer
 
 from dicom_node.commands.common import JsonOption, print_json, print_table
 from dicom_node.config import NodeConfig, load_config
+from dicom_node.domain.profile import DEFAULT_KINDS, ResultKind
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +21,13 @@ def process(
     study_folder: Annotated[Path, typer.Argument(help="Folder with the DICOM files of a study.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write to (made where absent).")],
     maps: Annotated[bool, typer.Option("--maps", help="Also write NIfTI maps.")] = False,
+    objects: Annotated[
+        list[ResultKind] | None,
+        typer.Option("--objects", help="Result object to write; repeatable. Default set if none."),
+    ] = None,
+    psa: Annotated[
+        float | None, typer.Option("--psa", help="Serum PSA in ng/mL, for the PSA density.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Configuration file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -28,11 +36,13 @@ def process(
     Exit status 0 also when the study is not analysable: then a report says why.
     """
     from dicom_node.logs import start_logging
-    from dicom_node.process import process_folder
+    from dicom_node.process import ProcessOptions, process_folder
 
     start_logging("process")
     loaded = load_config(config) if config else NodeConfig()
-    report = process_folder(study_folder, out, loaded, maps=maps)
+    kinds = tuple(objects) if objects else DEFAULT_KINDS
+    options = ProcessOptions(maps=maps, kinds=kinds, psa_ng_ml=psa)
+    report = process_folder(study_folder, out, loaded, options)
     if as_json:
         print_json(report)
     else:
