@@ -25,16 +25,29 @@ from ai_core.types import (
     ReleaseInfo,
     Volume,
 )
+from dicom_node.domain.profile import ResultKind
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.results.build import (
     Analysed,
+    EarlierObject,
     KeyImageVolumes,
     NotAnalysed,
+    Psa,
     ResultRequest,
     SelectionSummary,
 )
+from dicom_node.results.header import tolerant
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+EVERYTHING = {
+    "kinds": frozenset(str(kind) for kind in ResultKind), "variants": True,
+    "psa": Psa(7.2, "given by the test"), "revision": 2,
+    "earlier": (
+        EarlierObject("sr", "", 1, "1.2.840.10008.5.1.4.1.1.88.34", "2.25.881", "2.25.882"),
+        EarlierObject("seg-gland", "", 1, "1.2.840.10008.5.1.4.1.1.66.4", "2.25.883", "2.25.884"),
+    ),
+}  # fmt: skip
+"""Every kind of object in every form, of a later revision."""
 RELEASE = ReleaseInfo("prostate-net", "0.1.0", hashlib.sha256(b"weights").hexdigest())
 
 
@@ -92,11 +105,12 @@ def case_result(
         mask = ball(geometry, centre, (radius,) * 3) & (labels == 0)
         labels[mask] = rank
         findings.append(finding(rank, centre, mask, ml))
-    heat = np.zeros(geometry.shape_zyx, dtype=np.float32)
+    heat = np.where(labels > 0, 0.7, 0.1 * gland).astype(np.float32)
+    zones = np.where(gland, 1 + (np.arange(geometry.shape_zyx[1])[:, None] % 2), 0)
     return CaseResult(
         geometry=geometry,
         gland=Gland(float(gland.sum()) * ml, gland_centre, True),
-        gland_mask=gland.astype(np.uint8), zones=gland.astype(np.uint8), lesions=labels,
+        gland_mask=gland.astype(np.uint8), zones=zones.astype(np.uint8), lesions=labels,
         likelihood=heat, relevance=heat, modality_maps={Modality.T2W: heat},
         findings=tuple(findings), case_likelihood=0.61 if findings else 0.08,
         case_significant=bool(findings), quality=quality, release=RELEASE,
@@ -234,10 +248,11 @@ def with_gland(request: ResultRequest, mask: np.ndarray) -> ResultRequest:
 
 def enhanced(slices: list[Dataset]) -> Dataset:
     """The slices as one multi-frame instance, converted by highdicom."""
-    return LegacyConvertedEnhancedMRImage(
-        legacy_datasets=slices, series_instance_uid="2.25.7781", series_number=3,
-        sop_instance_uid="2.25.7782", instance_number=1,
-    )  # fmt: skip
+    with tolerant():  # of the patient's name without a caret
+        return LegacyConvertedEnhancedMRImage(
+            legacy_datasets=slices, series_instance_uid="2.25.7781", series_number=3,
+            sop_instance_uid="2.25.7782", instance_number=1,
+        )  # fmt: skip
 
 
 def frame_numbers(image: Dataset, slices: list[Dataset]) -> tuple[int, ...]:
