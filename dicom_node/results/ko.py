@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import highdicom as hd
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import (
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from ai_core.types import CaseResult
 from dicom_node.domain.profile import ResultKind
@@ -19,6 +25,7 @@ from dicom_node.results.request import Analysed, ResultRequest
 from dicom_node.results.series import describe, instance_role, series_role
 from dicom_node.results.uids import Draft, placeholder, without_times
 
+_IMAGES = frozenset({SegmentationStorage, SecondaryCaptureImageStorage, ParametricMapStorage})
 _REJECTED_WORDS = "Replaced by a later revision of the AI result of this study."
 
 
@@ -54,10 +61,9 @@ def draft_rejection(request: ResultRequest, sources: SourceImages) -> Draft | No
     base = sources.templates[0]
     rejected = []
     for earlier in request.earlier:
-        named = Dataset()
-        named.update({element.tag: element for element in base if element.tag.group <= 0x0010})
-        named.StudyInstanceUID = base.StudyInstanceUID
-        named.StudyID = base.StudyID
+        named = deepcopy(base)
+        if earlier.sop_class_uid not in _IMAGES:  # told as COMPOSITE, not as IMAGE
+            del named.Rows, named.Columns
         named.SOPClassUID = earlier.sop_class_uid
         named.SOPInstanceUID = earlier.sop_instance_uid
         named.SeriesInstanceUID = earlier.series_uid
