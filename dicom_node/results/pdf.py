@@ -15,7 +15,8 @@ from pydicom.uid import EncapsulatedPDFStorage
 from reportlab import rl_config
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.utils import ImageReader
-from reportlab.pdfbase.pdfmetrics import stringWidth
+from reportlab.pdfbase.pdfmetrics import registerFont, stringWidth
+from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 from dicom_node.domain.profile import ResultKind
@@ -29,9 +30,10 @@ from dicom_node.results.series import describe, instance_role, series_role
 from dicom_node.results.uids import Draft
 
 KIND = ResultKind.PDF
+_PLAIN, _BOLD = "Vera", "VeraBd"  # come with reportlab; embedded, so that lines end where they do
 rl_config.useA85 = 0  # streams as bytes: the document is a binary element anyway
 _TITLE = "AI prostate MRI report"
-_MARGIN_PT, _LINE_PT, _FONT_PT = 40.0, 12.0, 9.0
+_MARGIN_PT, _LINE_PT, _FONT_PT = 40.0, 11.5, 8.0
 _FOOT = "AI - research use only - not for primary diagnosis - machine-made, unverified"
 
 
@@ -59,9 +61,11 @@ def _title(request: ResultRequest) -> str:
 
 def render_pdf(pages: Sequence[Page], request: ResultRequest) -> bytes:
     """Return the PDF file. The same pages and request give the same bytes."""
+    for name in (_PLAIN, _BOLD):
+        registerFont(TTFont(name, f"{name}.ttf"))
     buffer = io.BytesIO()
     # invariant: no time, no random document id
-    canvas = Canvas(buffer, pagesize=A4, invariant=1, initialFontSize=_FONT_PT)
+    canvas = Canvas(buffer, pagesize=A4, invariant=1, initialFontName=_PLAIN)
     canvas.setTitle(_title(request))
     canvas.setAuthor(MODEL_NAME)
     canvas.setSubject(_FOOT)
@@ -84,9 +88,9 @@ def render_pdf(pages: Sequence[Page], request: ResultRequest) -> bytes:
 
 def _head(canvas: Canvas, request: ResultRequest) -> float:
     top = float(A4[1]) - _MARGIN_PT
-    canvas.setFont("Helvetica-Bold", 15)
+    canvas.setFont(_BOLD, 15)
     canvas.drawString(_MARGIN_PT, top - 4, _title(request))
-    canvas.setFont("Helvetica", _FONT_PT)
+    canvas.setFont(_PLAIN, _FONT_PT)
     _foot(canvas)
     line = f"Revision {request.revision}. The patient is named in the header of this document."
     canvas.drawString(_MARGIN_PT, top - 20, line)
@@ -94,10 +98,10 @@ def _head(canvas: Canvas, request: ResultRequest) -> float:
 
 
 def _foot(canvas: Canvas) -> None:
-    canvas.setFont("Helvetica", 8)
+    canvas.setFont(_PLAIN, 7)
     canvas.drawString(_MARGIN_PT, _MARGIN_PT / 2, _FOOT)
     canvas.drawRightString(A4[0] - _MARGIN_PT, _MARGIN_PT / 2, f"page {canvas.getPageNumber()}")
-    canvas.setFont("Helvetica", _FONT_PT)
+    canvas.setFont(_PLAIN, _FONT_PT)
 
 
 def _next_page(canvas: Canvas) -> float:
@@ -133,7 +137,7 @@ def _wrapped(line: str, width_pt: float) -> list[str]:
     lines = [""]
     for word in line.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and stringWidth(longer, "Helvetica", _FONT_PT) > width_pt:
+        if lines[-1] and stringWidth(longer, _PLAIN, _FONT_PT) > width_pt:
             lines.append(word)
         else:
             lines[-1] = longer
