@@ -234,7 +234,22 @@ def _templates(sources: Sequence[Dataset]) -> tuple[Dataset, ...]:
         raise InputProblem(Reason.GEOMETRY_UNREADABLE, "The T2W has no frame of reference.")
     if "ImageOrientationPatient" in templates[0]:
         _snap_orientation(templates)
+        _complete_thickness(templates)
     return templates
+
+
+def _complete_thickness(templates: tuple[Dataset, ...]) -> None:
+    """Take the distance of the slices for a thickness that is not given.
+
+    A segmentation needs one (PS3.3 C.7.6.16.2.1), and readers stop where it is empty.
+    """
+    if len(templates) < 2 or all(template.get("SliceThickness") for template in templates):
+        return
+    first, second = (np.asarray(t.ImagePositionPatient, dtype=float) for t in templates[:2])
+    distance = DS(format_number_as_ds(float(np.linalg.norm(second - first))))
+    for template in templates:
+        if not template.get("SliceThickness"):
+            template.SliceThickness = distance
 
 
 def _template(source: Dataset) -> Dataset:

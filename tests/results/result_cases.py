@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,11 +179,16 @@ def real_request(
 
 def stack(
     *, slices: int = 9, rows: int = 80, columns: int = 72, spacing_mm: tuple = (0.9, 0.7),
-    step_mm: float = 4.0, tilt: float = 0.3, reverse: bool = False, seed: int = 1,
+    step_mm: float = 4.0, tilt: float = 0.3, turn: float = 0.0, reverse: bool = False,
+    seed: int = 1,
 ) -> list[Dataset]:  # fmt: skip
-    """A generated oblique T2W stack with non-square pixels, in stack order."""
-    row = np.array([1.0, 0.0, 0.0])
-    column = np.array([0.0, np.cos(tilt), -np.sin(tilt)])
+    """A generated oblique T2W stack with non-square pixels, in stack order.
+
+    ``tilt`` about the left-right axis, ``turn`` about the head-foot axis, in radians.
+    """
+    row = np.array([np.cos(turn), np.sin(turn), 0.0])
+    flat = np.array([-np.sin(turn), np.cos(turn), 0.0])
+    column = np.cos(tilt) * flat - np.sin(tilt) * np.array([0.0, 0.0, 1.0])
     normal = np.cross(row, column) * (-1 if reverse else 1)
     random = np.random.default_rng(seed)
     return [
@@ -244,6 +250,18 @@ def with_gland(request: ResultRequest, mask: np.ndarray) -> ResultRequest:
     assert isinstance(request.outcome, Analysed)
     result = replace(request.outcome.result, gland_mask=mask.astype(np.uint8))
     return replace(request, outcome=replace(request.outcome, result=result))
+
+
+def stack_like(slices: list[Dataset]) -> list[Dataset]:
+    """Copies of slices with what highdicom's converter needs: a plain name, type 2 elements."""
+    copies = []
+    for image in slices:
+        copy = deepcopy(image)
+        copy.SpecificCharacterSet, copy.PatientName = "ISO_IR 100", "Test^Oblique"
+        for keyword in ("PatientBirthDate", "StudyID", "AccessionNumber", "SliceThickness"):
+            copy.setdefault(keyword, "")
+        copies.append(copy)
+    return copies
 
 
 def enhanced(slices: list[Dataset]) -> Dataset:
