@@ -50,7 +50,8 @@ sample_data: $(VENV)/.installed
 system:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    dcmtk dicom3tools orthanc postgresql-15
+	    dcmtk dicom3tools orthanc postgresql-15 libpixelmed-java libcommons-codec-java \
+	    openjdk-17-jre-headless
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
