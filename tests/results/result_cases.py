@@ -257,6 +257,7 @@ def stack_like(slices: list[Dataset]) -> list[Dataset]:
     copies = []
     for image in slices:
         copy = deepcopy(image)
+        del copy[0x00080005], copy[0x00100010]  # as bytes: not every name can be decoded
         copy.SpecificCharacterSet, copy.PatientName = "ISO_IR 100", "Test^Oblique"
         for keyword in ("PatientBirthDate", "StudyID", "AccessionNumber", "SliceThickness"):
             copy.setdefault(keyword, "")
