@@ -65,7 +65,7 @@ def render_pdf(pages: Sequence[Page], request: ResultRequest) -> bytes:
         registerFont(TTFont(name, f"{name}.ttf"))
     buffer = io.BytesIO()
     # invariant: no time, no random document id
-    canvas = Canvas(buffer, pagesize=A4, invariant=1, initialFontName=_PLAIN)
+    canvas = Canvas(buffer, pagesize=A4, invariant=1, initialFontName=_PLAIN)  # type: ignore[arg-type] # the stub calls a name a number
     canvas.setTitle(_title(request))
     canvas.setAuthor(MODEL_NAME)
     canvas.setSubject(_FOOT)
