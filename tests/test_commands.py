@@ -11,7 +11,12 @@ import pydicom
 import pytest
 
 from dicom_node.cli import main
+from dicom_node.clock import SystemClock
+from dicom_node.config import load_config
+from dicom_node.domain.profile import COMPREHENSIVE_3D_SR, SOP_CLASSES
+from dicom_node.net.standin import PacsStandIn
 from dicom_node.phantom import Role
+from dicom_node.store.store import Store
 from tests.studies import StudyMaker, cut_pixels, noise
 
 CONTRACT_KEYS = {
@@ -80,6 +85,25 @@ def test_peers_are_added_and_removed(shell: Shell, config: Path) -> None:
     assert shell.json("peers", "list", "--config", config) == []
 
 
+def test_probe_says_and_keeps_what_a_peer_takes(shell: Shell, config: Path, tmp_path: Path) -> None:
+    with PacsStandIn("PACS", tmp_path / "pacs", sop_classes=[COMPREHENSIVE_3D_SR]) as pacs:
+        add = ("peers", "add", "pacs", "--ae-title", "PACS", "--host", "127.0.0.1")
+        assert shell.run(*add, "--port", pacs.port, "--config", config)[0] == 0
+        told = shell.json("peers", "probe", "pacs", "--config", config)
+        assert {one["sop_class_uid"] for one in told} == set(SOP_CLASSES)
+        taken = [one["name"] for one in told if one["answer"] == "taken"]
+        assert taken == ["Comprehensive 3D SR Storage"]
+        status, out, _ = shell.run("peers", "probe", "pacs", "--config", config)
+        assert (status, "not taken" in out) == (0, True)
+    node = load_config(config)
+    store = Store(node.database_url, clock=SystemClock())
+    refused = store.refused_by("pacs", f"PACS@127.0.0.1:{pacs.port}")
+    store.close()
+    assert refused == set(SOP_CLASSES) - {COMPREHENSIVE_3D_SR}
+    status, _, err = shell.run("peers", "probe", "pacs", "--config", config)
+    assert (status, err.count("\n")) == (1, 1)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -89,6 +113,7 @@ def test_peers_are_added_and_removed(shell: Shell, config: Path) -> None:
         ("studies", "export", "1.2", "--out", "out", "--config", "{config}"),
         ("peers", "remove", "nobody", "--config", "{config}"),
         ("peers", "echo", "nobody", "--config", "{config}"),
+        ("peers", "probe", "nobody", "--config", "{config}"),
     ],
     ids=" ".join,
 )
@@ -181,6 +206,27 @@ def test_process_answers_in_the_shape_of_the_contract(
     first = {path.name: path.read_bytes() for path in out.glob("*.dcm")}
     shell.json("process", tmp_path / "in", "--out", out)
     assert {path.name: path.read_bytes() for path in out.glob("*.dcm")} == first
+
+
+@pytest.mark.slow
+def test_process_writes_the_objects_asked_for(
+    shell: Shell, studies: StudyMaker, tmp_path: Path
+) -> None:
+    studies.write(tmp_path / "in", "objects")
+    asked = ("--objects", "sr", "--objects", "pdf", "--objects", "seg-zones")
+    out = tmp_path / "out"
+    told = shell.json("process", tmp_path / "in", "--out", out, *asked, "--psa", "6.5")
+    names = {Path(path).name for path in told["outputs"]}
+    assert names == {"sr.dcm", "pdf.dcm", "seg-zones.dcm"}
+    assert "15325-4" in {
+        str(item.CodeValue)
+        for element in pydicom.dcmread(out / "sr.dcm").iterall()
+        if element.keyword == "ConceptNameCodeSequence"
+        for item in element.value
+    }
+    status, _, err = shell.run("process", tmp_path / "in", "--out", out, "--psa", "-1")
+    assert (status, err.count("\n")) == (1, 1)
+    assert shell.run("process", tmp_path / "in", "--out", out, "--objects", "x")[0] == 2
 
 
 @pytest.mark.slow
