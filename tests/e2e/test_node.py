@@ -26,6 +26,9 @@ MakeStudy = Callable[..., list[Path]]
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
 SC = "1.2.840.10008.5.1.4.1.1.7"
+TWIN = "1.2.840.10008.5.1.4.1.1.88.33"
+OUTLINES = "1.2.840.10008.5.1.4.1.1.11.1"
+MR = "1.2.840.10008.5.1.4.1.1.4"
 ENDED = {"delivered", "not_analysable", "failed", "held"}
 
 
@@ -52,6 +55,30 @@ def test_results_come_back_into_the_same_study(
     listed = {row["study_uid"]: row for row in node.json("studies", "list")}
     assert listed[study_uid(files)]["instances"] == len(files)
     assert listed[study_uid(files)]["state"] == "delivered"
+
+
+def test_a_pacs_without_segmentations_gets_stand_ins_and_the_record_says_so(
+    tmp_path: Path, make_study: MakeStudy
+) -> None:
+    with PacsStandIn("PACS", tmp_path / "pacs", sop_classes=[SC, TWIN, OUTLINES, MR]) as pacs:
+        node = NodeUnderTest(tmp_path / "node", pacs_peer(pacs.port))
+        node.start()
+        try:
+            files = make_study("stand-ins")
+            send(pacs, node, files)
+            uid = study_uid(files)
+            assert node.wait_for(uid, ENDED)["state"] == "delivered"
+            (row,) = node.json("studies", "show", uid)
+        finally:
+            node.stop()
+        filed = [item.sop_class_uid for item in pacs.filed(uid)]
+        assert set(filed) == {SC, TWIN, OUTLINES}
+        assert filed.count(TWIN) == 1
+        left_out = {one["kind"]: one["replaced_by"] for one in row["left_out"]}
+        assert left_out["seg-gland"] == "presentation-state"
+        assert left_out["sr"] == "sr (comprehensive-no-seg)"
+        assert all(one["deliveries"] for one in row["results"])
+        assert "adapted to destination" in {event["event"] for event in row["timeline"]}
 
 
 def test_own_objects_routed_back_are_acknowledged_and_change_nothing(
