@@ -49,8 +49,11 @@ class ProcessOptions:
     psa_ng_ml: float | None = None
 
 
+_DEFAULTS = ProcessOptions()
+
+
 def process_folder(
-    folder: Path, out: Path, config: NodeConfig, options: ProcessOptions | None = None
+    folder: Path, out: Path, config: NodeConfig, options: ProcessOptions = _DEFAULTS
 ) -> dict[str, Any]:
     """Analyse the study in ``folder`` and write its result objects to ``out``.
 
@@ -60,7 +63,6 @@ def process_folder(
     Raises:
         NodeError: the folder holds no study, or more than one; the release cannot be used.
     """
-    options = options or ProcessOptions()
     found = _read_folder(folder)
     ensure_dir(out)
     job = StudyJob(

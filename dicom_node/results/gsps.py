@@ -33,15 +33,7 @@ def draft_presentation_state(
 ) -> Draft:
     """Return the outlines of gland and findings on the T2W images."""
     segments = [*gland_segments(outcome.result), *lesion_segments(outcome.result)]
-    layers = [
-        pr.GraphicLayer(
-            layer_name="AI_GLAND" if order == 1 else f"AI_LESION_{order - 1}",
-            order=order,
-            description=segment.label,
-            display_color=hd.color.CIELabColor.from_rgb(*segment.rgb),
-        )
-        for order, segment in enumerate(segments, start=1)
-    ]
+    layers = [_layer(order, segment) for order, segment in enumerate(segments, start=1)]
     annotations = [
         annotation
         for segment, layer in zip(segments, layers, strict=True)
@@ -69,6 +61,15 @@ def draft_presentation_state(
     without_times(dataset)
     dataset.BodyPartExamined = "PROSTATE"
     return Draft(KIND, dataset, sources.verbatim, (instance_role(KIND), series_role(KIND)))
+
+
+def _layer(order: int, segment: Segment) -> pr.GraphicLayer:
+    return pr.GraphicLayer(
+        layer_name="AI_GLAND" if order == 1 else f"AI_LESION_{order - 1}",
+        order=order,
+        description=segment.label,
+        display_color=hd.color.CIELabColor.from_rgb(*segment.rgb),
+    )
 
 
 def _annotations(
