@@ -103,7 +103,7 @@ class ModalityDropout(_Part):
 class Phase(_Part):
     """Budget and rate of one training phase. It ends at `steps` or after `max_minutes`.
 
-    No steps at all leave the phase out: the joint one in an ablation.
+    No steps at all leave the phase out: what the network started with stays.
     """
 
     steps: Annotated[int, Field(ge=0)]
@@ -167,7 +167,7 @@ def read_config(path: Path) -> CoreConfig:
     except (ValidationError, ValueError) as error:
         raise InputError(
             f"{path} is not a valid configuration: {_first_problem(error)}",
-            "Compare it with configs/first.toml.",
+            "Compare it with configs/second.toml.",
         ) from error
 
 

@@ -82,8 +82,6 @@ class Training:
         )
 
     def _joint(self, name: str, network: JointModel, budget: Phase) -> Weights:
-        if budget.steps == 0:
-            return network.state_dict()
         samples = LesionSamples(self.source, self.config, name, budget.batch, LATE_DROPOUT)
         step = ClassifyStep(self.config, joint=not network.freeze)
         return self._phase(self._plan(name, budget, samples, step), network)
@@ -100,6 +98,8 @@ class Training:
         return PhasePlan(name, budget, step, batches)  # type: ignore[arg-type]
 
     def _phase(self, plan: PhasePlan, network: nn.Module) -> Weights:
+        if plan.budget.steps == 0:
+            return network.state_dict()
         done = self.folder / f"{plan.name}.safetensors"
         if self.resume and done.exists():
             logger.info("phase %s is done already", plan.name)

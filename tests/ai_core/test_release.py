@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ai_core.errors import ReleaseError
-from ai_core.release import FILES, NETWORKS, PACKAGED, load_release
+from ai_core.release import FILES, NETWORKS, PACKAGED, PACKAGED_NAME, load_release
 
 
 def test_a_written_release_loads_and_its_digest_is_that_of_the_manifest(
@@ -100,7 +100,7 @@ def test_an_unknown_device_is_refused(tiny_release: Path) -> None:
 
 
 def test_the_packaged_release_is_small_and_honest() -> None:
-    folder = PACKAGED / "first"
+    folder = PACKAGED / PACKAGED_NAME
     release = load_release(None, "cpu")
     assert release.calibration.real_cases == 0
     assert release.calibration.simulated_cases > 0
