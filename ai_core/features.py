@@ -143,6 +143,36 @@ FEATURES = (
 )
 
 
+#: What is known of significant cancer (PI-RADS v2.1): larger, darker on ADC and T2W, brighter on
+#: high b, enhancing, homogeneous, lens-shaped; symmetric and wedge-shaped changes are benign.
+DIRECTION: dict[str, int] = {
+    "volume_ml_log": 1,
+    "diameter_mm": 1,
+    "heat_peak": 1,
+    "lexicon_large": 1,
+    "lexicon_symmetric": -1,
+    "lexicon_lenticular": 1,
+    "lexicon_wedge": -1,
+    "adc_mean": -1,
+    "adc_contrast": -1,
+    "adc_p10": -1,
+    "adc_zone_ratio": -1,
+    "adc_glcm_contrast": -1,
+    "adc_glcm_homogeneity": 1,
+    "t2w_mean": -1,
+    "t2w_contrast": -1,
+    "t2w_entropy": -1,
+    "t2w_glcm_contrast": -1,
+    "t2w_glcm_homogeneity": 1,
+    "high_b_mean": 1,
+    "high_b_contrast": 1,
+    "high_b_zone_ratio": 1,
+    "dce_mean": 1,
+    "dce_contrast": 1,
+    "tissue_llr": 1,
+}
+
+
 def tissue_llr(mask: Mask, scene: Scene) -> float | None:
     """Mean log-likelihood ratio cancer : other from the tissue table, over the images there are."""
     total, used = 0.0, False

@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 from rich.progress import track
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from ai_core.calibration import Calibration, logit, sigmoid
-from ai_core.features import FEATURES, Features, Scene, candidate_features
+from ai_core.features import DIRECTION, FEATURES, Features, Scene, candidate_features
 from ai_core.localize import classify, localize
 from ai_core.logistic import LogisticModel
 from ai_core.nets.localizer import MODALITIES
 from ai_core.release import Release
 from ai_core.train.data import Batch, LesionSamples, stream
-from ai_core.train.logistic_fit import STRENGTH, fit_logistic
+from ai_core.train.logistic_fit import bounded_logistic, fit_logistic
 from ai_core.train.matching import match
 from ai_core.train.phases import found_places, truth_of
 from ai_core.train.run import LATE_DROPOUT
@@ -132,14 +131,13 @@ def fit_calibration(held_out: HeldOut) -> Calibration:
             for row, seen in zip(rows, _unseen(rows), strict=True)
         ]
     )
-    model = LogisticRegression(C=STRENGTH).fit(inputs, labels, case_weights(rows, held_out))
-    weights = np.maximum(model.coef_[0], 0.0)
+    weights, intercept = bounded_logistic(inputs, labels, (1, 1, 1), case_weights(rows, held_out))
     first = blank.model_copy(
         update={
             "map_weight": float(weights[0]),
             "classifier_weight": float(weights[1]),
             "feature_weight": float(weights[2]),
-            "intercept": float(model.intercept_[0]),
+            "intercept": intercept,
         }
     )
     odds = inputs @ weights + first.intercept
@@ -163,7 +161,8 @@ def fit_significance(held_out: HeldOut) -> LogisticModel:
 
 
 def _fit(rows: list[Row]) -> LogisticModel:
-    return fit_logistic(FEATURES, [r.features for r in rows], [r.significant for r in rows])
+    table, answers = [row.features for row in rows], [row.significant for row in rows]
+    return fit_logistic(FEATURES, table, answers, direction=DIRECTION)
 
 
 def figures(held_out: HeldOut, release: Release) -> dict[str, float]:

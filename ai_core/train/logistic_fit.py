@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from ai_core.logistic import STANDARDISED_LIMIT, LogisticModel
 
@@ -19,10 +20,12 @@ def fit_logistic(
     rows: Sequence[Mapping[str, float | None]],
     answers: Sequence[bool],
     yes_from: float | None = None,
+    direction: Mapping[str, int] | None = None,
 ) -> LogisticModel:
     """Fit on standardised features; missing ones count as the mean.
 
     ``yes_from``: the threshold; None chooses the one with the largest Youden index.
+    ``direction``: features whose weight may only be positive (1) or negative (-1).
     """
     count = len(features)
     table = np.array(
@@ -33,9 +36,9 @@ def fit_logistic(
     weight, intercept, threshold = np.zeros(count), 0.0, 0.5
     if len(set(labels.tolist())) == 2:
         z = np.nan_to_num((table - mean) / spread).clip(-STANDARDISED_LIMIT, STANDARDISED_LIMIT)
-        model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(z, labels)
-        weight, intercept = model.coef_[0], float(model.intercept_[0])
-        threshold = _youden(model.predict_proba(z)[:, 1], labels)
+        signs = [(direction or {}).get(name, 0) for name in features]
+        weight, intercept = bounded_logistic(z, labels, signs)
+        threshold = _youden(expit(z @ weight + intercept), labels)
     return LogisticModel(
         features=features,
         mean=tuple(np.round(mean, 6).tolist()),
@@ -44,6 +47,45 @@ def fit_logistic(
         intercept=round(intercept, 6),
         yes_from=threshold if yes_from is None else yes_from,
     )
+
+
+def bounded_logistic(
+    inputs: Vector,
+    labels: npt.NDArray[np.bool_],
+    signs: Sequence[int],
+    case_weight: Vector | None = None,
+) -> tuple[Vector, float]:
+    """Logistic regression (L2) whose weights keep to given signs; returns weights and intercept.
+
+    A weight against what is known of the disease (a darker ADC made less suspicious) comes from
+    features that go together; it fits the sample, reads as nonsense and does not carry over.
+
+    Args:
+        inputs: ``(n, features)``.
+        labels: ``(n,)``.
+        signs: of each feature: 1, -1, or 0 where both are allowed.
+        case_weight: ``(n,)``, of each row.
+    """
+    weights = np.ones(len(labels)) if case_weight is None else case_weight
+    target = labels.astype(np.float64)
+
+    def loss(parameters: Vector) -> tuple[float, Vector]:
+        score = inputs @ parameters[:-1] + parameters[-1]
+        value = float((weights * (np.logaddexp(0, score) - target * score)).sum())
+        value += 0.5 / STRENGTH * float((parameters[:-1] ** 2).sum())
+        error = weights * (expit(score) - target)
+        slope = np.append(inputs.T @ error + parameters[:-1] / STRENGTH, error.sum())
+        return value, slope
+
+    limits = [(0.0 if sign > 0 else None, 0.0 if sign < 0 else None) for sign in signs]
+    found = minimize(
+        loss,
+        np.zeros(inputs.shape[1] + 1),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[*limits, (None, None)],
+    )
+    return found.x[:-1], float(found.x[-1])
 
 
 def _moments(table: Vector) -> tuple[Vector, Vector]:

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from ai_core.candidates import Candidate
 from ai_core.config import ModalityDropout, Phase, read_config
 from ai_core.errors import InputError, TrainingError
+from ai_core.features import DIRECTION
 from ai_core.nets.classifier import Classifier, corn_loss, cut_patches, suspicion_score
 from ai_core.nets.localizer import Localizer
 from ai_core.release import NETWORKS, build_networks, load_release
 from ai_core.sim.dataset import build_cache
 from ai_core.train.data import GlandSamples, LesionSamples, draw_present, stream
+from ai_core.train.logistic_fit import STRENGTH, bounded_logistic
 from ai_core.train.loop import PhasePlan, PhaseRun
 from ai_core.train.matching import Match, Truth, match
 from ai_core.train.package import make_release
@@ -288,3 +291,24 @@ def test_two_processes_train_one_network(cache: Path, tmp_path: Path) -> None:
     load_release(out / "release", "cpu")
     steps = (out / "localize.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert len({row.split(",")[0] for row in steps}) == len(steps)
+
+
+def test_a_bounded_fit_keeps_its_signs_and_else_equals_the_plain_one() -> None:
+    rng = np.random.default_rng(4)
+    inputs = rng.normal(size=(400, 3))
+    inputs[:, 1] = inputs[:, 0] + 0.2 * inputs[:, 1]
+    chance = 1 / (1 + np.exp(-(2 * inputs[:, 0] - inputs[:, 1] - 0.5)))
+    labels = rng.random(400) < chance
+    plain = LogisticRegression(C=STRENGTH).fit(inputs, labels)
+    free, intercept = bounded_logistic(inputs, labels, (0, 0, 0))
+    assert np.allclose(free, plain.coef_[0], atol=2e-3)
+    assert intercept == pytest.approx(float(plain.intercept_[0]), abs=2e-3)
+    assert free[1] < 0
+    bounded, _ = bounded_logistic(inputs, labels, (1, 1, 0))
+    assert bounded[0] > 0 and bounded[1] == 0.0
+
+
+def test_the_significance_model_never_argues_against_what_is_known() -> None:
+    significance = load_release(None, "cpu").significance
+    for name, weight in zip(significance.features, significance.weight, strict=True):
+        assert weight * DIRECTION.get(name, 0) >= 0, name
