@@ -10,19 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
-from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, STR_VR
 
 from dicom_node.results.equipment import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 Verbatim = Mapping[BaseTag, RawDataElement]
 """Elements of the source to be written as they are, by tag."""
+
+_NUMBERS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"})
+"""VRs whose bytes depend on the byte order."""
 
 
 def _buffer() -> DicomBytesIO:
@@ -70,12 +73,21 @@ def _copied_item(item: Dataset) -> bytes:
 
 def _copied_any(item: Dataset, tag: BaseTag) -> RawDataElement:
     element: Any = item.get_item(tag)
-    if isinstance(element, RawDataElement) and element.VR not in ("SQ", "UN", None):
-        return raw_element(tag, element.VR or "UN", element.value or b"")
+    if isinstance(element, RawDataElement):
+        vr = _vr_of(element)
+        if vr in STR_VR or (vr in _NUMBERS and element.is_little_endian):
+            return raw_element(tag, vr, element.value or b"")
     converted = item[tag]
     if converted.VR == "SQ":
         return sequence_element(tag, [_copied_item(child) for child in converted.value])
     return raw_element(tag, converted.VR, _value_bytes(item, converted))
+
+
+def _vr_of(element: RawDataElement) -> str:
+    """Return the VR of an element as received: Implicit VR writes none, some write UN."""
+    if element.VR not in (None, "UN") or not dictionary_has_tag(element.tag):
+        return element.VR or "UN"
+    return dictionary_VR(element.tag)
 
 
 def _value_bytes(source: Dataset, element: DataElement) -> bytes:

@@ -184,6 +184,29 @@ def test_request_attributes_become_the_referenced_request() -> None:
     assert "ScheduledProcedureStepID" not in item
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_text_in_sequences_is_copied_byte_for_byte(implicit: bool) -> None:
+    """Most modalities send Implicit VR: there an element does not say that it is text."""
+    yamada = b"\x1b$B;3ED\x1b(B"
+    slices = cases.stack(slices=4, rows=40, columns=36)
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "P1", "99H", "山田"
+    files = []
+    for image in slices:
+        image.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+        image.ProcedureCodeSequence = [code]
+        buffer = io.BytesIO()
+        image.file_meta.TransferSyntaxUID = (
+            pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        )
+        image.set_original_encoding(implicit, True, image._character_set)
+        pydicom.dcmwrite(buffer, image, enforce_file_format=True, implicit_vr=implicit)
+        assert yamada in buffer.getvalue()
+        files.append(quietly_read(buffer.getvalue()))
+    for made in build_results(cases.request_for(files, cases.not_analysed())):
+        assert yamada in made.data
+
+
 def test_no_order_no_referenced_request() -> None:
     request = small(AccessionNumber=b"")
     report = pydicom.dcmread(io.BytesIO(build_results(request)[-1].data))
