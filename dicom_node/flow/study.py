@@ -30,6 +30,7 @@ from dicom_node.domain.profile import DEFAULT_KINDS
 from dicom_node.domain.reasons import NO_GLAND, REASONS, Reason
 from dicom_node.errors import InputProblem
 from dicom_node.results.build import build_results
+from dicom_node.results.header import tolerant
 from dicom_node.results.recognise import is_own_object
 from dicom_node.results.request import (
     Analysed,
@@ -297,13 +298,25 @@ class _Images:
     def psa(self, headers: Sequence[InstanceHeader]) -> Psa | None:
         """Return the PSA that the study itself tells, if it does."""
         reports = [h.sop_instance_uid for h in headers if h.modality == "SR"][:_MAX_REPORTS]
-        datasets = [*self._headers.values(), *(self.header(uid) for uid in reports)]
-        found = find_psa(
-            dataset
-            for dataset in datasets
-            if not is_own_object(dataset.get("Manufacturer"), dataset.get("ManufacturerModelName"))
-        )
+        told = [*self._headers.values(), *(self.header(uid) for uid in reports)]
+        datasets = [_beside(dataset) for dataset in told]
+        with tolerant():
+            found = find_psa(
+                dataset
+                for dataset in datasets
+                if not is_own_object(
+                    dataset.get("Manufacturer"), dataset.get("ManufacturerModelName")
+                )
+            )
         return Psa(found.value_ng_ml, found.source) if found else None
+
+
+def _beside(dataset: Dataset) -> Dataset:
+    """Return a data set to read text from; decoded there, it stays as received in the first."""
+    view = Dataset({element.tag: element for element in dataset.elements()})
+    implicit, little_endian = dataset.original_encoding
+    view.set_original_encoding(implicit, little_endian, dataset.original_character_set)
+    return view
 
 
 def _parse(data: bytes, *, pixels: bool) -> Dataset:
