@@ -99,6 +99,9 @@ def _encoded(draft: Draft, content_time: datetime) -> ResultObject:
     )
 
 
+_LARGEST_OFFSET = timedelta(hours=14)
+"""PS3.3 C.12.1.1.8: -1200 to +1400; what is beyond is no zone."""
+
 OWN_TIMES = ("InstanceCreation", "Series", "Content")
 _PRESENTATION = "PresentationCreation"
 
@@ -131,4 +134,6 @@ def local_time(time: datetime, verbatim: Verbatim) -> datetime:
     if len(text) != 5 or text[0] not in "+-" or not text[1:].isdigit() or time.tzinfo is None:
         return time
     offset = timedelta(hours=int(text[1:3]), minutes=int(text[3:5]))
+    if offset > _LARGEST_OFFSET:
+        return time
     return time.astimezone(timezone(-offset if text[0] == "-" else offset))

@@ -139,3 +139,14 @@ def test_times_are_those_stored_in_the_zone_of_the_study() -> None:
         assert (dataset.ContentDate, dataset.ContentTime) == ("20260101", "233405")
         assert (dataset.SeriesDate, dataset.SeriesTime) == ("20260101", "233405")
         assert dataset.TimezoneOffsetFromUTC == "-0330"
+
+
+@pytest.mark.parametrize("offset", ["+9900", "-2400", "soon"])
+def test_an_offset_that_is_no_zone_stops_nothing(offset: str) -> None:
+    slices = cases.stack()
+    for image in slices:
+        image.add_new("TimezoneOffsetFromUTC", "SH", offset)
+    for made in build_results(cases.stack_request(slices)):
+        dataset = pydicom.dcmread(io.BytesIO(made.data))
+        assert (dataset.ContentDate, dataset.ContentTime) == ("20260102", "030405")
+        assert dataset.TimezoneOffsetFromUTC == offset
