@@ -38,6 +38,8 @@ TRIES_OF_UNKNOWN = 3
 """An answer outside the standard counts as refused after so many attempts."""
 BREAKER_AT = 3
 """So many transient failures in a row let the whole destination rest."""
+REFUSAL_HOLDS_S = 24 * 3600.0
+"""So long a class refused to a C-STORE stays refused, whatever associations say of it."""
 _HEARTBEAT_S = LEASE_S / 4
 
 Send = Callable[[PeerConfig, Sequence[Outgoing]], Generator[InstanceStatus, None, None]]
@@ -65,6 +67,7 @@ class DeliveryLoop:
         self._stopping = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._failures: dict[str, int] = {}
+        self._refused_at_s: dict[tuple[str, str], float] = {}
         self._kept_at_s = self._reap_from_s = float("-inf")
         self._wall = WallWatch(clock)
 
@@ -160,6 +163,8 @@ class DeliveryLoop:
         What was claimed with it goes back: a report must not refer to what is left out.
         """
         refused = claims[0].result.sop_class_uid
+        if status.code is not None:  # said of the object, not of the association
+            self._refused_at_s[address_of(peer), refused] = self._clock.monotonic_s()
         self._store.learn(peer.name, address_of(peer), (), {refused})
         self._give_back(claims[1:], self._clock.now_s(), "")
         if self._store.replace_refused(claims[0], destination_of(self._store, peer)):
@@ -190,6 +195,7 @@ class DeliveryLoop:
             return self._retry(peer, claim, status)
         self._failures.pop(peer.name, None)
         if outcome is Outcome.SENT:
+            self._refused_at_s.pop((address_of(peer), claim.result.sop_class_uid), None)
             self._store.delivery_sent(claim, status.code or 0, status.detail)
         else:
             self._store.delivery_failed(claim, status.detail, status.code)
@@ -219,12 +225,26 @@ class DeliveryLoop:
         self, peer: PeerConfig, objects: Sequence[Outgoing]
     ) -> Generator[InstanceStatus, None, None]:
         def learn(answer: Negotiated) -> None:
-            self._store.learn(peer.name, address_of(peer), answer.accepted, answer.refused)
+            accepted = answer.accepted - self._refused_lately(address_of(peer))
+            self._store.learn(peer.name, address_of(peer), accepted, answer.refused)
 
         return send_each(
             peer, objects, calling_ae=self._config.node.ae_title,
             inquiry=Inquiry(tuple(SOP_CLASSES), learn),
         )  # fmt: skip
+
+    def _refused_lately(self, address: str) -> frozenset[str]:
+        """Return the classes that an address refused by the status of a C-STORE.
+
+        Some accept every class in an association and refuse it then: without a memory of it
+        each association would bring back what the one before had ruled out, without end.
+        """
+        since_s = self._clock.monotonic_s() - REFUSAL_HOLDS_S
+        return frozenset(
+            sop_class
+            for (where, sop_class), at_s in list(self._refused_at_s.items())
+            if where == address and at_s > since_s
+        )
 
     @contextmanager
     def _heartbeat(self, claims: Sequence[DeliveryClaim]) -> Iterator[None]:

@@ -23,7 +23,7 @@ from dicom_node.domain.profile import (
     SOP_CLASSES,
     ResultKind,
 )
-from dicom_node.flow.deliver import DeliveryLoop
+from dicom_node.flow.deliver import REFUSAL_HOLDS_S, DeliveryLoop
 from dicom_node.flow.peers import address_of, destinations, encoding_wanted
 from dicom_node.net.sender import probe
 from dicom_node.net.standin import PacsStandIn
@@ -245,6 +245,29 @@ def test_a_status_that_refuses_the_class_counts_like_the_association(
     assert site.shown["state"] == "delivered"
     assert {item.sop_class_uid for item in pacs.filed()} == {SC, PR, COMPREHENSIVE_3D_SR}
     check_no_reference_dangles(pacs, result_set[0])
+    site.store.close()
+
+
+def test_an_archive_that_accepts_all_and_stores_little_is_asked_once_for_each_class(
+    result_set, pacs_of, tmp_path: Path
+) -> None:
+    """What it said to the association must not undo what it said to the object."""
+    pacs = pacs_of("PACS")
+    for sop_class in (SEGMENTATION, COMPREHENSIVE_3D_SR):
+        pacs.answer_with([0x0122] * 9, sop_class)
+    site = Site(tmp_path, [pacs])
+    site.finish(result_set[1])
+    site.deliver()
+    assert site.shown["state"] == "delivered"
+    assert {item.sop_class_uid for item in pacs.filed()} == {SC, PR, COMPREHENSIVE_SR}
+    check_no_reference_dangles(pacs, result_set[0])
+    assert pacs.associations == 3
+    assert destinations(site.store, site.config)[0].refused == {SEGMENTATION, COMPREHENSIVE_3D_SR}
+    pacs.answer_with([], SEGMENTATION)
+    site.clock.advance(REFUSAL_HOLDS_S)
+    site.finish(result_set[1], "2.25.7772")
+    site.deliver()
+    assert SEGMENTATION not in destinations(site.store, site.config)[0].refused
     site.store.close()
 
 
