@@ -164,8 +164,11 @@ def _report(groups: Groups, request: ResultRequest, sources: SourceImages) -> sr
 
 
 def _image_library(sources: SourceImages) -> sr.ContainerContentItem:
-    """Return the T2W images as image library (TID 1600); OHIF fails on a report without."""
-    images = sources.templates or sources.others
+    """Return the T2W images as image library (TID 1600); OHIF fails on a report without.
+
+    Of a study that was not analysed: what is an image. An IMAGE item names no report of others.
+    """
+    images = sources.templates or [o for o in sources.others if "Rows" in o] or sources.others
     entries = [
         sr.ImageContentItem(
             name=codes.SOURCE,

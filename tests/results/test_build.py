@@ -258,6 +258,21 @@ def test_not_analysed_without_t2w_stands_in_the_study() -> None:
     assert [made.kind for made in build_results(request)] == ["key-images", "sr"]
 
 
+def test_image_library_holds_images_only() -> None:
+    """A study with a report of another device: an IMAGE item must not name it (PS3.3 C.18.4)."""
+    *images, report = cases.stack(slices=4)
+    report.SOPClassUID, report.Modality = "1.2.840.10008.5.1.4.1.1.88.33", "SR"
+    del report.Rows, report.Columns
+    request = cases.request_for([], cases.not_analysed(), other_sources=[*images, report])
+    written = of_kind(build_results(request), "sr")
+    named = {
+        str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+        for item in content_items(written)
+        if item.ValueType == "IMAGE"
+    }
+    assert named == {str(image.SOPInstanceUID) for image in images}
+
+
 def test_later_revision_names_its_predecessor(stack_finding: Built) -> None:
     request, objects = stack_finding
     earlier = next(made for made in objects if made.kind == "sr")
