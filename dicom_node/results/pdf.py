@@ -49,10 +49,20 @@ def draft_pdf(pages: Sequence[Page], request: ResultRequest, sources: SourceImag
     dataset.DocumentTitle = _title(request)
     dataset.ConceptNameCodeSequence = []
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    dataset.SourceInstanceSequence = [
+        _reference(image) for image in (*sources.templates, *sources.others)
+    ]  # PS3.3 C.24.2: required of a document that was derived from instances
     document = render_pdf(pages, request)
     dataset.EncapsulatedDocumentLength = len(document)
     dataset.add_new("EncapsulatedDocument", "OB", document + b"\0" * (len(document) % 2))
     return Draft(KIND, dataset, sources.verbatim, (instance_role(KIND), series_role(KIND)))
+
+
+def _reference(image: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = image.SOPClassUID
+    item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    return item
 
 
 def _title(request: ResultRequest) -> str:
