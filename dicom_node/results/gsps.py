@@ -120,12 +120,22 @@ def _label(segment: Segment, points: npt.NDArray[np.float64]) -> pr.TextObject:
 
 def _modality_lut(image: Dataset) -> hd.ModalityLUTTransformation | None:
     """Return the rescaling of the images: windows count on its output (PS3.3 C.11.1)."""
-    slope, intercept = image.get("RescaleSlope"), image.get("RescaleIntercept")
+    rescaling = _rescaling(image)
+    slope, intercept = rescaling.get("RescaleSlope"), rescaling.get("RescaleIntercept")
     if slope is None or intercept is None:
         return None
     return hd.ModalityLUTTransformation(
         rescale_intercept=float(intercept), rescale_slope=float(slope), rescale_type="US"
     )
+
+
+def _rescaling(image: Dataset) -> Dataset:
+    """Return what holds the rescaling: of a multi-frame image a functional group, of one frame."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        first: Dataset = next(iter(image.get(groups) or []), Dataset())
+        if rescaling := first.get("PixelValueTransformationSequence"):
+            return Dataset(rescaling[0])
+    return image
 
 
 def _windows(images: Sequence[Dataset], t2w: Volume) -> list[pr.SoftcopyVOILUTTransformation]:

@@ -34,13 +34,18 @@ def draft_key_object(outcome: Analysed, request: ResultRequest, sources: SourceI
 
     It names source images only; so it needs no other form where a destination refuses results.
     """
-    chosen = [sources.templates[0]]
-    if not sources.multi_frame:
-        chosen = [sources.templates[z] for z in key_slices(outcome.result)]
+    slices = key_slices(outcome.result)
+    chosen = [sources.templates[0 if sources.multi_frame else z] for z in slices]
+    frames = [sources.references[z].frame_number for z in slices]
     words = "T2W slices of the AI findings. Research use only, machine-made, unverified."
-    return _draft(
+    draft = _draft(
         ResultKind.KEY_OBJECT, (codes.OF_INTEREST, None, words), chosen, (request, sources)
     )
+    named = [item for item in draft.dataset.ContentSequence if item.ValueType == "IMAGE"]
+    for item, frame in zip(named, frames, strict=True):
+        if frame is not None:
+            item.ReferencedSOPSequence[0].ReferencedFrameNumber = frame
+    return draft
 
 
 def key_slices(result: CaseResult) -> list[int]:

@@ -24,6 +24,7 @@ from dicom_node.results.build import (
     build_results,
 )
 from dicom_node.results.gate_report import check_codes, content_items
+from dicom_node.results.ko import key_slices
 from dicom_node.results.seg import LESION_RGB
 
 Built = tuple[ResultRequest, list[ResultObject]]
@@ -273,3 +274,27 @@ def test_a_rescaled_source_keeps_its_rescaling_in_the_presentation_state() -> No
 def test_every_kind_can_be_made_alone(kind: str) -> None:
     made = build_results(cases.stack_request(kinds=frozenset({kind}), variants=True))
     assert {str(one.kind) for one in made} == {kind}
+
+
+def test_a_multi_frame_source_is_named_by_its_frames_and_keeps_its_rescaling() -> None:
+    slices = cases.stack()
+    request = cases.stack_request(
+        slices, kinds=frozenset({"presentation-state", "key-object"}), lesion=True
+    )
+    image = cases.enhanced(slices)
+    (rescaling,) = image.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    rescaling.RescaleSlope, rescaling.RescaleIntercept = "2", "-5"
+    order = cases.frame_numbers(image, slices)
+    objects = build_results(replace(request, sources=[image], frames=order))
+    state = of_kind(objects, "presentation-state")
+    assert (float(state.RescaleSlope), float(state.RescaleIntercept)) == (2, -5)
+    named = [i for i in of_kind(objects, "key-object").ContentSequence if i.ValueType == "IMAGE"]
+    (z,) = key_slices(request.outcome.result)
+    assert [i.ReferencedSOPSequence[0].ReferencedFrameNumber for i in named] == [order[z]]
+
+
+def test_pdf_names_the_images_it_was_derived_from(full: Built) -> None:
+    """PS3.3 C.24.2: Source Instance Sequence is required then; dciodvfy cannot know."""
+    request, objects = full
+    named = {one.ReferencedSOPInstanceUID for one in of_kind(objects, "pdf").SourceInstanceSequence}
+    assert named == {one.SOPInstanceUID for one in (*request.sources, *request.other_sources)}
