@@ -147,16 +147,10 @@ def run_study(job: StudyJob, release_of: Callable[[], Any]) -> StudyOutcome:
     objects = tuple(build_results(request))
     watch.lap("encode")
     return StudyOutcome(
-        study_uid=job.headers[0].study_uid,
-        state="analysed",
-        reason=None,
-        message=None,
-        objects=objects,
-        inputs=selection.inputs(),
-        timings_s=watch.seconds,
-        release=result.release,
-        result=result,
-    )
+        study_uid=job.headers[0].study_uid, state="analysed", reason=None, message=None,
+        objects=objects, inputs=selection.inputs(), timings_s=watch.seconds,
+        release=result.release, result=result,
+    )  # fmt: skip
 
 
 def _analyse(case: Case, release: Any) -> CaseResult:
