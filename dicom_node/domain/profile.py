@@ -75,6 +75,7 @@ _PREFERENCE = {
     True: (_V.PLAIN, _V.TWIN),
     False: (_V.NO_SEG, _V.TWIN_NO_SEG, _V.PLAIN, _V.TWIN),
 }
+_ABSENT = "the result has no such object"
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,13 @@ def plan_delivery(
         refused: SOP Class UIDs that it is known not to take.
 
     Where nothing would be left that tells the result, the plan is what was asked for: the
-    refusal must then be seen as a failed delivery.
+    refusal must then be seen as a failed delivery. Where the result has none of the kinds that
+    are wanted, that is said too: who gets nothing must not look served.
     """
     first = _choose(wanted, encoded, ())
     if not first.send:
-        return first
+        absent = sorted(wanted) if encoded else ()
+        return DeliveryPlan(frozenset(), tuple(Omission(kind, "", _ABSENT) for kind in absent))
     chosen = _choose(wanted, encoded, refused)
     asked_to_tell = {kind for kind, _ in first.send} & _CARRIERS
     tells = {kind for kind, _ in chosen.send} & _CARRIERS

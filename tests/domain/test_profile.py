@@ -101,6 +101,13 @@ def test_who_takes_nothing_is_offered_everything_so_that_the_refusal_shows() -> 
     assert plan.omissions == ()
 
 
+def test_who_gets_nothing_of_a_result_does_not_look_served() -> None:
+    plan = plan_delivery(("seg-lesions",), encoded("presentation-state"), ())  # no finding
+    assert plan.send == set()
+    assert told(plan) == {"seg-lesions": ""}
+    assert plan_delivery(("seg-lesions",), (), ()).omissions == ()  # nothing was made at all
+
+
 def test_results_of_an_older_version_have_one_form() -> None:
     old = {Encoded("sr", "", COMPREHENSIVE_3D_SR), *encoded("seg-gland")}
     assert plan_delivery(DEFAULT_KINDS, old, {SEGMENTATION}).send == {("sr", "")}
