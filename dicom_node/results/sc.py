@@ -18,6 +18,7 @@ from dicom_node.results.header import SourceImages
 from dicom_node.results.key_image import orientation_letters
 from dicom_node.results.page import Page
 from dicom_node.results.request import Analysed, ResultRequest
+from dicom_node.results.seg import keep_lossy
 from dicom_node.results.series import describe, instance_role, series_role
 from dicom_node.results.uids import Draft
 
@@ -43,6 +44,7 @@ def _draft(number: int, page: Page, request: ResultRequest, sources: SourceImage
     dataset.LossyImageCompression = "00"
     dataset.DerivationDescription = "Page rendered from the source images and the AI result"
     dataset.PatientOrientation = None
+    keep_lossy(dataset, sources)
     _refer_to_slice(dataset, page, request, sources)
     _set_pixels(dataset, page)
     return Draft(KIND, dataset, sources.verbatim, (instance_role(KIND, number), series_role(KIND)))

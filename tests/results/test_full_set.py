@@ -298,3 +298,55 @@ def test_pdf_names_the_images_it_was_derived_from(full: Built) -> None:
     request, objects = full
     named = {one.ReferencedSOPInstanceUID for one in of_kind(objects, "pdf").SourceInstanceSequence}
     assert named == {one.SOPInstanceUID for one in (*request.sources, *request.other_sources)}
+
+
+@pytest.mark.parametrize("kind", ["seg-gland", "parametric-map", "key-images"])
+def test_once_lossy_always_lossy(kind: str) -> None:
+    """PS3.3 C.7.6.1.1.5: what is derived from images compressed with loss says so."""
+    slices = cases.stack()
+    for image in slices:
+        image.LossyImageCompression = "01"
+        image.LossyImageCompressionRatio, image.LossyImageCompressionMethod = "9", "ISO_10918_1"
+    for made in build_results(cases.stack_request(slices, kinds=frozenset({kind}))):
+        dataset = read(made)
+        assert dataset.LossyImageCompression == "01"
+        assert dataset.LossyImageCompressionMethod == "ISO_10918_1"
+
+
+def _other_map(request: ResultRequest) -> ResultRequest:
+    likelihood = result_of(request).likelihood.copy()
+    likelihood[0, 0, 0] += 0.25
+    result = replace(result_of(request), likelihood=likelihood)
+    return replace(request, outcome=replace(request.outcome, result=result))
+
+
+def _other_zones(request: ResultRequest) -> ResultRequest:
+    zones = result_of(request).zones.copy()
+    z, y, x = np.argwhere(zones == 1)[0]
+    zones[z, y, x] = 2
+    result = replace(result_of(request), zones=zones)
+    return replace(request, outcome=replace(request.outcome, result=result))
+
+
+CHANGES = {
+    "one value of the map": (_other_map, {"parametric-map"}),
+    "one voxel of the zones": (_other_zones, {"seg-zones"}),
+    "psa": (lambda r: replace(r, psa=replace(r.psa, value_ng_ml=7.3)), {"sr", "pdf"}),
+    "what was sent before": (
+        lambda r: replace(r, earlier=(replace(r.earlier[0], sop_instance_uid="2.25.889"),)),
+        {"sr", "rejection-note"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_g3_what_differs_has_other_uids_and_nothing_else(name: str, full_stack: Built) -> None:
+    request, objects = full_stack
+    change, kinds = CHANGES[name]
+    changed = build_results(change(request))
+    before = {(m.kind, m.variant, read(m).InstanceNumber): m for m in objects}
+    after = {(m.kind, m.variant, read(m).InstanceNumber): m for m in changed}
+    assert set(before) == set(after)
+    other = {k for k in before if before[k].sop_instance_uid != after[k].sop_instance_uid}
+    assert {k for k in before if before[k].data != after[k].data} == other
+    assert {str(kind) for kind, _, _ in other} - {"key-images"} == kinds
