@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node import __version__
-from dicom_node.domain.reasons import REASONS, Reason
+from dicom_node.domain.reasons import Reason
 from dicom_node.durable import ensure_dir, fault, write_file
 from dicom_node.errors import InputProblem
 from dicom_node.logs import pseudonym, start_logging
@@ -52,8 +52,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     except InputProblem as problem:
         return {"outcome": "held", "reason": problem.reason.value, "message": problem.message}
     except GateError as error:
-        message = f"{REASONS[Reason.OUTPUT_GATE].message} {error}"
-        return {"outcome": "held", "reason": Reason.OUTPUT_GATE.value, "message": message}
+        return {"outcome": "held", "reason": Reason.OUTPUT_GATE.value, "message": str(error)}
     except CoreError as error:
         log.exception("core error", extra={"study": pseudonym(job["study_uid"])})
         return {"outcome": "error", "message": f"{error}"}

@@ -18,7 +18,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.dicom.part10 import dataset_sha256
 from dicom_node.domain.profile import DEFAULT_KINDS
-from dicom_node.domain.reasons import REASONS, Reason
+from dicom_node.domain.reasons import Reason
 from dicom_node.durable import ensure_dir, write_file
 from dicom_node.errors import InputProblem, NodeError
 from dicom_node.flow.study import StudyJob, StudyOutcome, encode_json, result_json, run_study
@@ -89,8 +89,7 @@ def process_folder(
     except InputProblem as problem:
         outcome = _refused(found, problem.reason, problem.message)
     except GateError as error:
-        message = f"{REASONS[Reason.OUTPUT_GATE].message} {error}"
-        outcome = _refused(found, Reason.OUTPUT_GATE, message)
+        outcome = _refused(found, Reason.OUTPUT_GATE, str(error))
     return _write(outcome, found, out, job, maps=options.maps)
 
 

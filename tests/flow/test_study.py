@@ -1,14 +1,22 @@
-"""What reading a study leaves as it was received."""
+"""A study from stored files to objects: what is left as received, what is held."""
 
 from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pydicom
+import pytest
 
+from dicom_node.dicom.header import read_header
+from dicom_node.dicom.part10 import dataset_sha256
 from dicom_node.flow.study import StudyJob, _Images
+from dicom_node.model_child import answer
 from dicom_node.results.encode import copied_element
+from dicom_node.results.sr import draft_report
+from dicom_node.results.uids import Draft
 from tests.results import result_cases as cases
 
 
@@ -33,3 +41,35 @@ def test_the_search_for_a_psa_leaves_identity_as_received() -> None:
     kept = copied_element(header, "PatientComments")
     assert kept is not None
     assert kept.value == comment
+
+
+def test_what_the_gate_stops_is_held_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that claims to be complete though nothing was analysed."""
+
+    def overstated(*arguments: Any) -> Draft:
+        draft = draft_report(*arguments)
+        draft.dataset.CompletionFlag = "COMPLETE"
+        return draft
+
+    path = tmp_path / "image.dcm"
+    image = cases.stack(slices=2, rows=24, columns=24)[0]
+    pydicom.dcmwrite(path, image, enforce_file_format=True)
+    header, uid = read_header(path), str(image.SOPInstanceUID)
+    digest = dataset_sha256(path.read_bytes())
+    job = {
+        "study_uid": header.study_uid, "headers": [header.to_json()], "revision": 1,
+        "files": {uid: {"path": str(path), "sha256": digest}}, "earlier": [], "variants": True,
+        "content_time": "2026-01-02T03:04:05+00:00", "config_digest": "c" * 64,
+        "installation_id": "test", "kinds": ["sr", "key-images"], "out": str(tmp_path / "out"),
+        "verdict": {"state": "not_analysable", "reason": "no_diffusion", "message": "No DWI."},
+    }  # fmt: skip
+    assert answer(job)["outcome"] == "not_analysable"
+    job["out"] = str(tmp_path / "held")
+    monkeypatch.setattr("dicom_node.results.build.draft_report", overstated)
+    held = answer(job)
+    assert (held["outcome"], held["reason"]) == ("held", "output_gate")
+    assert held["message"].count("did not pass the checks") == 1
+    assert "reads as if it had a result" in held["message"]
+    assert not (tmp_path / "held").exists()
