@@ -148,6 +148,11 @@ def _doubt(opinion: SecondOpinion, release: Release) -> str | None:
         return f"the images do not agree where it is, overlap {opinion.agreement:.2f}"
     if opinion.sureness < rules.minimum_sureness:
         return f"all images together show none, sureness {opinion.sureness:.2f}"
+    voxel_ml = float(np.prod(release.config.lesion_grid.spacing_zyx_mm)) / 1000.0
+    volume_ml = float(opinion.gland.sum()) * voxel_ml
+    low, high = rules.volume_ml
+    if not low <= volume_ml <= high:
+        return f"volume {volume_ml:.0f} mL"
     return None
 
 
