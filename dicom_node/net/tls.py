@@ -73,7 +73,8 @@ def server_context(settings: TlsSection) -> ssl.SSLContext:
         WrongUseError: a file is absent, is no PEM file, or does not fit the others.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # no resumption: every connection shows its certificate, and it is checked, anew
+    # no tickets: nothing to read or steal between connections. TLS 1.2 can still resume a session
+    # from this process's memory, a few minutes long and with the certificate it began with
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     return _prepared(context, settings)
@@ -186,7 +187,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ssl.SSLError):
-        reason = error.reason or ""
+        reason = getattr(error, "reason", None) or ""
         return _FAILURES.get(reason, reason.replace("_", " ").lower() or str(error.args[-1]))
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__

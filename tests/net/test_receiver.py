@@ -209,7 +209,7 @@ def test_stop_lets_a_running_association_finish(open_port: OpenPortWith, tmp_pat
         target=lambda: results.extend(send(node.address, items, calling_ae="PACS"))
     )
     sending.start()
-    wait_for(lambda: node.handle._connections.associations())
+    wait_for(node.handle._connections.associations)
     stopping = threading.Thread(target=node.handle.stop, kwargs={"drain_s": 10})
     stopping.start()
     wait_for(lambda: not echo(node.address, calling_ae="PACS").ok)
