@@ -226,13 +226,19 @@ def test_a_large_message_at_a_fair_pace_is_taken(open_port: OpenPortWith) -> Non
 def test_g5_what_all_hold_in_memory_has_a_limit(open_port: OpenPortWith) -> None:
     """The association that holds most is ended, the others go on."""
     node = open_port(limits=ServerLimits(held_bytes=400_000))
+
+    def held() -> list[int]:
+        return [one.held_bytes for one in node.handle._connections.living()]
+
+    def begin(wire: Wire, count: int) -> None:
+        wire.send(store_rq(b"1.2.3"))
+        for _ in range(count):
+            wire.send(pdata(bytes(16_000), control=0))
+
     with Wire(node.port).associate() as large, Wire(node.port).associate() as small:
-        for wire, count in ((small, 8), (large, 14)):
-            wire.send(store_rq(b"1.2.3"))
-            for _ in range(count):
-                wire.send(pdata(bytes(16_000), control=0))
-        for _ in range(8):
-            small.send(pdata(bytes(16_000), control=0))
+        begin(large, 19)
+        wait_for(lambda: max(held()) >= 18 * 16_000)
+        begin(small, 10)
         assert large.read_pdu()[0] == 7
         small.send(pdata(bytes(2), control=2))
         assert status_of(small.read_pdu()[1]) == 0
