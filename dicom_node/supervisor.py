@@ -150,14 +150,14 @@ class Supervisor:
             lived_s = now - role.started_at
             role.failures = 1 if lived_s > STABLE_AFTER_S else role.failures + 1
             delay_s = min(RESTART_DELAY_MAX_S, 0.5 * 2 ** (role.failures - 1))
-            log.error("process ended", extra={"role": role.name, "status": status})
+            log.error("process ended", extra={"child": role.name, "status": status})
             role.process, role.restart_at = None, now + delay_s
         elif now >= role.restart_at:
             self._spawn(role)
             try:
                 self._await_announcement(role)
             except NodeError as error:
-                log.error("restart failed", extra={"role": role.name, "problem": error.message})
+                log.error("restart failed", extra={"child": role.name, "problem": error.message})
 
     def _stop_all(self) -> None:
         """Receiver first (nothing new comes in), then the rest; SIGKILL after the grace time."""
