@@ -176,8 +176,26 @@ def _bound_message(event: evt.Event, server: GuardedServer, connection: Connecti
 
 
 def _end(assoc: Association, why: str) -> None:
-    log.warning(why)
+    """Abort an association and free what it takes.
+
+    In a thread of its own: an event handler may only ask for the abort, and the association would
+    keep its place until the idle timer ends it.
+    """
+    if assoc.is_established:
+        assoc.is_established = False
+        log.warning(why)
+        threading.Thread(target=_abort, args=(assoc,), name="dicom-abort", daemon=True).start()
+
+
+def _abort(assoc: Association) -> None:
     assoc.abort(block=False)
+    deadline = _CLOCK.monotonic_s() + _ABORT_S
+    # PS3.8 9.2: idle, or the A-ABORT is out and the peer should close
+    while assoc.dul.state_machine.current_state not in ("Sta1", "Sta13"):
+        if _CLOCK.monotonic_s() > deadline:
+            break
+        _CLOCK.sleep(_BUSY_POLL_S)
+    assoc.kill()
 
 
 def _forget_message(_event: evt.Event, connection: Connection) -> None:
@@ -259,32 +277,45 @@ class GuardedServer(AssociationServer):
         except (OSError, ValueError):
             self.shutdown_request(request)  # it is gone already
             return
-        threading.Thread(
+        connection = self.connections.enter(client_address[0], secured)
+        thread = threading.Thread(
             target=self._secure,
-            args=(self.connections.enter(client_address[0], secured), client_address),
+            args=(connection, client_address),
             name="dicom-handshake",
             daemon=True,
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads
+            self._give_up(connection)
+            raise
 
     def _secure(self, connection: Connection, client_address: Any) -> None:
         secured = cast(ssl.SSLSocket, connection.request)
         try:
             secured.settimeout(self.limits.handshake_s)  # for the whole handshake, not each read
             secured.do_handshake()
-            self._associate(connection, client_address)
         except (OSError, ValueError) as error:
-            self.connections.leave(connection)
-            secured.close()
+            self._give_up(connection)
             # one that says nothing and goes is a probe of its network, and no news
             if not isinstance(error, (ConnectionError, ssl.SSLEOFError)):
                 self._tell(connection.address, Refusal.TLS_FAILED, explain(error))
+            return
+        try:
+            self._associate(connection, client_address)
+        except Exception:
+            self.handle_error(connection.request, client_address)
+
+    def _give_up(self, connection: Connection) -> None:
+        self.connections.leave(connection)
+        connection.request.close()
 
     def _associate(self, connection: Connection, client_address: Any) -> None:
         self._making.connection = connection
         try:
             self.finish_request(connection.request, client_address)
         except BaseException:
-            self.connections.leave(connection)
+            self._give_up(connection)
             raise
 
     def connection_of(self, request: socket.socket) -> Connection:

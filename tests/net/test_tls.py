@@ -18,6 +18,7 @@ from dicom_node.net.limits import SenderLimits, ServerLimits
 from dicom_node.net.listening import is_loopback, listeners
 from dicom_node.net.outcomes import Outcome
 from dicom_node.net.sender import EchoResult, echo, outgoing, probe, send
+from dicom_node.net.server import GuardedServer
 from dicom_node.net.standin import PacsStandIn, dataset_bytes
 from dicom_node.net.tls import Certificate, client_context, own_certificate, server_context
 from tests.net.certificates import Authority, Issued
@@ -305,6 +306,27 @@ def test_r20_probes_of_the_port_are_no_news(tls_port: Callable[..., OpenPort]) -
     wait_for(lambda: not node.handle._connections.living())
     time.sleep(PEERS_FRESH_S)
     assert node.refusals() == []
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_connection_that_cannot_be_set_up_is_closed_and_takes_no_room(
+    tls_port: Callable[..., OpenPort],
+    authority: Authority,
+    pacs_certificate: Issued,
+    monkeypatch: pytest.MonkeyPatch,
+    tls: bool,
+) -> None:
+    node, own = tls_port(peer()), authority.section(pacs_certificate)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    to = node.tls_address if tls else node.address
+    with monkeypatch.context() as broken:
+        broken.setattr(GuardedServer, "finish_request", fail)
+        assert not echo(to, calling_ae="PACS", limits=IMPATIENT, tls=own).ok
+    assert node.handle._connections.living() == []
+    assert echo(to, calling_ae="PACS", tls=own).ok
 
 
 def secured(node: OpenPort, authority: Authority, own: Issued) -> Wire:
