@@ -61,12 +61,15 @@ def run_receiver(config: NodeConfig, port: int | None, announce: Announce) -> No
     if port is not None:
         config = config.model_copy(update={"node": config.node.model_copy(update={"port": port})})
     store = Store(config.database_url, clock=clock)
-    receiver = Receiver(config, store, Ingest(store, config.node.data_dir, clock), clock)
+    ingest = Ingest(store, config.node.data_dir, clock)
+    ingest.start()
+    receiver = Receiver(config, store, ingest, clock)
     bound = receiver.start()
     where = f"DICOM {config.node.ae_title} on {config.node.bind}:{bound}"
     announce({"port": bound, "describe": where})
     stop.wait()
     receiver.stop()
+    ingest.stop()
     store.close()
 
 

@@ -45,9 +45,12 @@ def node(tmp_path: Path) -> Iterator[ReceivingNode]:
     config = NodeConfig(node=section, peers=peers)
     clock = SystemClock()
     store = Store(config.database_url, clock=clock, create=True)
-    receiver = Receiver(config, store, Ingest(store, section.data_dir, clock), clock)
+    ingest = Ingest(store, section.data_dir, clock)
+    ingest.start()
+    receiver = Receiver(config, store, ingest, clock)
     yield ReceivingNode(receiver.start(), section.data_dir, store)
     receiver.stop(drain_s=2)
+    ingest.stop()
     store.close()
 
 
