@@ -27,11 +27,13 @@ from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.server import (
     GuardedServer,
+    GuardedSocket,
     bound_port,
     keep_alive,
     open_server,
     serve_in_thread,
 )
+from dicom_node.net.stream import StorageStream, StoreRequest
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -97,6 +99,7 @@ class Scp:
         return [
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_ACCEPTED, self.on_accepted),
+            (evt.EVT_ESTABLISHED, self.on_established),
             (evt.EVT_C_ECHO, self.on_echo),
             (evt.EVT_C_STORE, self.on_store),
         ]
@@ -115,6 +118,19 @@ class Scp:
         if refusal is not None:
             _reject(event.assoc, refusal)
             self._tell(who, refusal, "")
+        elif _storage_alone(event.assoc):
+            reading = cast(GuardedSocket, event.assoc.dul.socket)
+            reading.held = True  # what follows the acceptance is the stream's to read
+
+    def on_established(self, event: evt.Event) -> None:
+        """Let an association that carries storage alone be served by its own loop."""
+        assoc = event.assoc
+        if not cast(GuardedSocket, assoc.dul.socket).held:
+            return
+        who = _requester(assoc)
+        stream = StorageStream(assoc, self._limits, lambda request: self.store(request, who))
+        assoc._run_reactor = stream.run  # type: ignore[method-assign]
+        assoc.abort = stream.abort  # type: ignore[method-assign]
 
     def _over_limit(self, assoc: Association) -> Refusal | None:
         server = cast(GuardedServer, assoc._server)
@@ -147,34 +163,41 @@ class Scp:
         return SUCCESS
 
     def on_store(self, event: evt.Event) -> Dataset:
-        """C-STORE (PS3.4 B.2.1): the status tells whether the instance is safe."""
+        """C-STORE (PS3.4 B.2.1) of an association that carries other services too."""
+        request = cast(C_STORE, event.request)
+        data = request.DataSet
+        asked = StoreRequest(
+            str(event.context.abstract_syntax), str(event.context.transfer_syntax),
+            str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID),
+            None if data is None else data.getvalue(),
+        )  # fmt: skip
+        answer = self.store(asked, _requester(event.assoc))
+        keep_alive(event.assoc)
+        return _response(*answer)
+
+    def store(self, request: StoreRequest, who: Requester) -> tuple[int, str]:
+        """Answer a C-STORE: the status tells whether the instance is safe. Never raises."""
         try:
-            status, comment = self._store(event)
+            return self._store(request, who)
         except (NodeError, OSError):
             log.exception("instance could not be stored")
-            status, comment = OUT_OF_RESOURCES, "storage unavailable"
+            return OUT_OF_RESOURCES, "storage unavailable"
         except Exception:
             log.exception("instance could not be processed")
-            status, comment = PROCESSING_FAILURE, "processing failure"
-        keep_alive(event.assoc)
-        return _response(status, comment)
+            return PROCESSING_FAILURE, "processing failure"
 
-    def _store(self, event: evt.Event) -> tuple[int, str]:
-        request = cast(C_STORE, event.request)
-        sop_class = str(request.AffectedSOPClassUID)
-        sop_instance = str(request.AffectedSOPInstanceUID)
-        if not is_uid(sop_instance):
+    def _store(self, request: StoreRequest, who: Requester) -> tuple[int, str]:
+        if not is_uid(request.sop_instance_uid):
             return INVALID_INSTANCE, "Affected SOP Instance UID is not a UID"
-        if sop_class != str(event.context.abstract_syntax):
+        if request.sop_class_uid != request.abstract_syntax:
             return CLASS_MISMATCH, "SOP Class differs from the presentation context"
-        if request.DataSet is None:
+        if request.data is None:
             return INVALID_INSTANCE, "no data set"
-        who = _requester(event.assoc)
         answer = self._ingest.accept(
-            dataset_bytes=request.DataSet.getvalue(),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            sop_class_uid=sop_class,
-            sop_instance_uid=sop_instance,
+            dataset_bytes=request.data,
+            transfer_syntax_uid=request.transfer_syntax,
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
             calling_ae=who.calling_ae,
             called_ae=who.called_ae,
             address=who.address,
@@ -251,6 +274,15 @@ def _requester(assoc: Association) -> Requester:
         called_ae=str(primitive.called_ae_title).strip(" "),
         address=str(assoc.requestor.address),
     )
+
+
+def _storage_alone(assoc: Association) -> bool:
+    """Whether nothing but storage and verification can be agreed on."""
+    offered = {cx.abstract_syntax for cx in cast(GuardedServer, assoc._server).offered}
+    others = offered - STORAGE_CLASSES.keys() - {VERIFICATION}
+    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
+    asked = {cx.abstract_syntax for cx in primitive.presentation_context_definition_list}
+    return not asked & others
 
 
 def _reject(assoc: Association, refusal: Refusal) -> None:

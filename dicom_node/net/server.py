@@ -50,7 +50,14 @@ class GuardedSocket(ClosingSocket):
     """The library's socket wrapper with a deadline and a length limit for each PDU."""
 
     limits = ServerLimits()
+    held = False
+    """the library reads no more: the connection is about to be taken over"""
     _deadline = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something for the library to read."""
+        return not self.held and bool(super().ready)
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read ``nr_bytes``: first the PDU's header, then in a second call its body.
