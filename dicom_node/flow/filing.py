@@ -108,6 +108,8 @@ class Filing:
             try:
                 self.file_all()
                 failures = 0
+                if self._queue:
+                    self._some.set()
             except Exception as error:  # the thread must live: the next try may go well
                 log.error("instances cannot be filed", extra={"problem": str(error)})
                 self._stop.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
@@ -119,14 +121,16 @@ class Filing:
     # filing
 
     def file_all(self) -> None:
-        """File everything that is queued.
+        """File what is queued now; what comes meanwhile makes the next batch.
 
         Raises:
             StoreError: disk or database refused; what is not filed stays queued.
         """
         with self._filing:
-            while self._queue:
-                batch = [self._queue[n] for n in range(min(BATCH, len(self._queue)))]
+            left = len(self._queue)
+            while left > 0:
+                batch = [self._queue[n] for n in range(min(BATCH, left))]
+                left -= len(batch)
                 try:
                     self._file(batch)
                 except Exception:

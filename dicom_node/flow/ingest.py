@@ -81,6 +81,7 @@ class Ingest:
         """
         if restored := self._filing.file_leftovers():
             log.warning("instances filed from the journal", extra={"instances": restored})
+        self._journal.make_ready()
         self._filing.start()
 
     def stop(self) -> None:

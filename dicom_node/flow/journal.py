@@ -120,6 +120,16 @@ class Journal:
         """Bytes of the instances not yet filed."""
         return self._waiting_bytes
 
+    def make_ready(self) -> None:
+        """Make a log for the first instances, so that none of them waits for it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        with self._lock:
+            if not self._empty:
+                self._empty.append(self._make(self._limits.log_bytes))
+
     def append(self, head: bytes, data: bytes, digest: bytes) -> Record:
         """Write one instance; it is durable when this returns.
 
