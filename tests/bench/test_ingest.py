@@ -13,7 +13,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,9 +23,9 @@ import pytest
 from pydicom.uid import generate_uid
 
 from dicom_node.clock import SystemClock
-from dicom_node.config import load_config
 from dicom_node.store.store import Store
 from tests.interop.peers import end, free_port, require, wait_for_port
+from tests.running import ReceiverUnderTest
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
@@ -41,10 +40,11 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Running:
     """A receiver that was started for one run."""
 
-    process: subprocess.Popen[bytes]
+    pid: int
     port: int
     ae_title: str
-    folder: Path
+    stop: Callable[[], None]
+    database_url: str = ""
 
 
 @dataclass
@@ -78,21 +78,9 @@ class Table:
 
 
 def start_node(folder: Path, environment: dict[str, str]) -> Running:
-    folder.mkdir()
-    file = folder / "node.toml"
-    file.write_text(
-        f'[node]\nport = 0\ndata_dir = "{folder}/data"\n'
-        '[[peers]]\nname = "scu"\nae_title = "STORESCU"\nhost = "127.0.0.1"\n'
-    )
-    (folder / "data").mkdir()
-    Store(load_config(file).database_url, clock=SystemClock(), create=True).close()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dicom_node.roles", "receiver", str(file)],
-        stdout=subprocess.PIPE, env=environment,
-    )  # fmt: skip
-    assert process.stdout is not None
-    port = json.loads(process.stdout.readline())["port"]
-    return Running(process, port, "PROSTATE_AI", folder)
+    node = ReceiverUnderTest(folder, ("STORESCU",))
+    node.start(environment=environment)
+    return Running(node.pid, node.port, "PROSTATE_AI", node.stop, node.database_url)
 
 
 def start_storescp(folder: Path, environment: dict[str, str], *options: str) -> Running:
@@ -103,7 +91,7 @@ def start_storescp(folder: Path, environment: dict[str, str], *options: str) -> 
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     wait_for_port(port, process)
-    return Running(process, port, "STORESCP", folder)
+    return Running(process.pid, port, "STORESCP", lambda: end(process))
 
 
 def start_orthanc(folder: Path, environment: dict[str, str], **settings: object) -> Running:
@@ -120,7 +108,7 @@ def start_orthanc(folder: Path, environment: dict[str, str], **settings: object)
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     wait_for_port(port, process)
-    return Running(process, port, "ORTHANC", folder)
+    return Running(process.pid, port, "ORTHANC", lambda: end(process))
 
 
 def cpu_s(pid: int) -> float:
@@ -135,7 +123,7 @@ def peak_mib(pid: int) -> float:
 
 
 def rows(running: Running) -> int:
-    store = Store(load_config(running.folder / "node.toml").database_url, clock=SystemClock())
+    store = Store(running.database_url, clock=SystemClock())
     try:
         return sum(study["instances"] for study in store.studies_list())
     finally:
@@ -144,7 +132,7 @@ def rows(running: Running) -> int:
 
 def measure(running: Running, folders: list[Path], environment: dict[str, str]) -> Run:
     count = sum(len(list(folder.iterdir())) for folder in folders)
-    pid = running.process.pid
+    pid = running.pid
     before_s = cpu_s(pid)
     begun = time.perf_counter()
     senders = [
@@ -159,14 +147,12 @@ def measure(running: Running, folders: list[Path], environment: dict[str, str]) 
     wall_s = time.perf_counter() - begun
     assert statuses == [0] * len(folders)
     settled_s = 0.0
-    if running.ae_title == "PROSTATE_AI":
+    if running.database_url:
         while rows(running) < count:
             time.sleep(0.02)
         settled_s = time.perf_counter() - begun - wall_s
     result = Run(wall_s, cpu_s(pid) - before_s, peak_mib(pid), settled_s)
-    end(running.process)
-    if running.process.stdout is not None:
-        running.process.stdout.close()
+    running.stop()
     return result
 
 
