@@ -137,7 +137,7 @@ def measure(running: Running, folders: list[Path], environment: dict[str, str]) 
     begun = time.perf_counter()
     senders = [
         subprocess.Popen(
-            [require("storescu"), "-aec", running.ae_title, *pdu_options(environment), "-R", "+sd",
+            [require("storescu"), "-aec", running.ae_title, *pdu_options(environment), "+sd",
              "127.0.0.1", str(running.port), str(folder)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
         )
@@ -159,7 +159,7 @@ def measure(running: Running, folders: list[Path], environment: dict[str, str]) 
 def pdu_options(environment: dict[str, str]) -> list[str]:
     if "TCP_NODELAY" not in environment:
         return []
-    return ["--max-pdu", str(PDU_BYTES), "--max-send-pdu", str(PDU_BYTES)]
+    return ["-R", "--max-pdu", str(PDU_BYTES), "--max-send-pdu", str(PDU_BYTES)]
 
 
 def copies(source: Path, target: Path, count: int, associations: int) -> list[Path]:
