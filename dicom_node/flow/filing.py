@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.clock import Clock
-from dicom_node.dicom.header import HeaderError, read_header
+from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.durable import SyncBatch, ensure_dir, fault
 from dicom_node.errors import StoreError
 from dicom_node.flow.journal import Journal, Record
-from dicom_node.flow.spool import SPOOL, instance_row, parse_stored
+from dicom_node.flow.spool import IMAGE_CLASSES, SPOOL, Source, instance_row, parse_stored
 from dicom_node.results.recognise import is_own_object
 from dicom_node.store.rows import IngestOutcome, InstanceRow
 from dicom_node.store.store import Store
@@ -37,11 +37,19 @@ _RETRY_S = (0.2, 1.0, 5.0)
 
 @dataclass(frozen=True)
 class Entry:
-    """An instance in the journal and its row to be. ``own``: it says that this product made it."""
+    """An instance in the journal, and what its row is made of."""
 
     record: Record
-    row: InstanceRow
-    own: bool
+    header: InstanceHeader
+    transfer_syntax_uid: str
+    source: Source
+
+    def row(self) -> InstanceRow:
+        """Build its row."""
+        record = self.record
+        return instance_row(
+            self.header, self.transfer_syntax_uid, record.digest, record.data_size, self.source
+        )
 
 
 class Filing:
@@ -144,35 +152,40 @@ class Filing:
 
     def _file(self, batch: Sequence[Entry]) -> None:
         kept = [entry for entry in batch if not self._note_own(entry)]
-        if kept:
-            self._write_files(kept)
-            outcomes = self._store.add_instances([entry.row for entry in kept])
-            fault("rows-committed")
-            aside = outcomes.count(IngestOutcome.CONFLICT)
-            if aside:
-                log.warning("second copies with other bytes kept aside", extra={"copies": aside})
+        if not kept:
+            return
+        rows = [entry.row() for entry in kept]
+        self._write_files(dict(zip((row.path for row in rows), kept, strict=True)))
+        outcomes = self._store.add_instances(rows)
+        fault("rows-committed")
+        if aside := outcomes.count(IngestOutcome.CONFLICT):
+            log.warning("second copies with other bytes kept aside", extra={"copies": aside})
 
     def _note_own(self, entry: Entry) -> bool:
         """Own objects that come back are noted and not kept."""
-        row = entry.row
-        if row.role == "image":
+        header = entry.header
+        if header.sop_class_uid in IMAGE_CLASSES:
             return False
-        if not entry.own and not self._store.known_result(row.sop_instance_uid):
+        own = is_own_object(header.manufacturer, header.model)
+        if not own and not self._store.known_result(header.sop_instance_uid):
             return False
-        self._store.record_own_object(row.study_uid, row.sop_instance_uid, row.calling_ae)
+        self._store.record_own_object(
+            header.study_uid, header.sop_instance_uid, entry.source.calling_ae
+        )
         return True
 
-    def _write_files(self, entries: Sequence[Entry]) -> None:
-        known = self._store.known_paths([entry.row.path for entry in entries])
-        new = {entry.row.path: entry for entry in entries if entry.row.path not in known}
+    def _write_files(self, entries: Mapping[str, Entry]) -> None:
+        """Copy records to their paths and sync them; what a row counts on already is there."""
+        known = self._store.known_paths(list(entries))
+        new = {path: entry.record for path, entry in entries.items() if path not in known}
         if not new:
             return
         sync = SyncBatch(self._data_dir / SPOOL)
         try:
-            for path, entry in new.items():
+            for path, record in new.items():
                 place = self._data_dir / path
                 ensure_dir(place.parent)
-                entry.record.log.file.copy_to(place, entry.record.offset, entry.record.size)
+                record.log.file.copy_to(place, record.offset, record.size)
             sync.sync(self._data_dir / path for path in new)
         finally:
             sync.close()
@@ -198,13 +211,10 @@ class Filing:
 
 
 def read_entry(record: Record) -> Entry | None:
-    """Make the row of a journal record from its bytes alone; None where they are no instance."""
+    """Read back an instance from its journal record alone; None where they are no instance."""
     try:
         stored = parse_stored(record.read_head())
         header = read_header(record.read_data(), stored.transfer_syntax_uid)
     except (ValueError, HeaderError):
         return None
-    row = instance_row(
-        header, stored.transfer_syntax_uid, record.digest, record.data_size, stored.source
-    )
-    return Entry(record, row, is_own_object(header.manufacturer, header.model))
+    return Entry(record, header, stored.transfer_syntax_uid, stored.source)

@@ -24,8 +24,7 @@ from dicom_node.durable import ensure_dir, fault, free_bytes
 from dicom_node.errors import StoreError
 from dicom_node.flow.filing import Entry, Filing
 from dicom_node.flow.journal import JOURNAL, Journal, JournalLimits
-from dicom_node.flow.spool import SPOOL, Source, file_header, instance_row
-from dicom_node.results.recognise import is_own_object
+from dicom_node.flow.spool import SPOOL, Source, file_header
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -128,14 +127,12 @@ class Ingest:
         self, header: InstanceHeader, data: bytes, transfer_syntax_uid: str, source: Source
     ) -> None:
         self._check_room(len(data))
-        digest = hashlib.sha256(data)
+        digest = hashlib.sha256(data).digest()
         head = file_header(
             header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid, source
         )
-        record = self._journal.append(head, data, digest.digest())
-        row = instance_row(header, transfer_syntax_uid, digest.hexdigest(), len(data), source)
-        own = is_own_object(header.manufacturer, header.model)
-        self._filing.add(Entry(record, row, own))
+        record = self._journal.append(head, data, digest)
+        self._filing.add(Entry(record, header, transfer_syntax_uid, source))
 
     def _check_room(self, size: int) -> None:
         """Refuse early; what waits in the journal needs its room in the spool too."""
