@@ -239,6 +239,9 @@ def evaluate(
     cases: Annotated[
         int | None, typer.Option("--cases", min=1, help="Only so many, spread over the data.")
     ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", help="Keep rendered cases here (about 12 MB each).")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = PrecisionName.AUTO,
@@ -267,6 +270,7 @@ def evaluate(
         workers=workers,
         device=device.value,
         precision=precision.value,
+        inputs=inputs,
     )
     with _progress("evaluate") as step:
         outcome = run_evaluation(request, step)

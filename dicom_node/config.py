@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import re
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from dicom_node.domain.profile import DEFAULT_KINDS, ResultKind
 from dicom_node.errors import WrongUseError
 
+_FINGERPRINT = re.compile(r"^sha256:[0-9a-f]{64}$")
+_CERTIFICATE_NAME = re.compile(r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$")
 # PS3.5 6.2, VR AE: 16 characters at most, no backslash, no control characters, not only spaces
 _AE_TITLE = re.compile(r"^[\x20-\x5b\x5d-\x7e]{1,16}$")
 
@@ -39,13 +42,35 @@ def _network(value: str) -> str:
     return value
 
 
+def _certificate(value: str) -> str:
+    value = value.strip().lower()
+    if value.startswith("sha256:"):
+        value = value.replace(":", "").replace("sha256", "sha256:")
+        if not _FINGERPRINT.match(value):
+            raise ValueError("a fingerprint is sha256: and 64 hexadecimal digits")
+    elif not _CERTIFICATE_NAME.match(value):
+        raise ValueError("name a host, an address or sha256:FINGERPRINT")
+    return value
+
+
+NO_CERTIFICATE = "set tls.certificate, tls.key and tls.ca"
+
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
+CertificateName = Annotated[str, AfterValidator(_certificate)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Plaintext(StrEnum):
+    """Where DICOM without TLS is spoken."""
+
+    OFF = "off"
+    LOOPBACK = "loopback"
+    NETWORK = "network"
 
 
 class NodeSection(_Section):
@@ -54,10 +79,40 @@ class NodeSection(_Section):
     ae_title: AeTitle = Field("PROSTATE_AI", description="AE title of this node")
     bind: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: Port = Field(11112, description="DICOM port; 0: any free port, printed at start")
+    plaintext: Plaintext = Field(
+        Plaintext.LOOPBACK,
+        description="DICOM without TLS: off, loopback, or network (readable on the way)",
+    )
     data_dir: Path = Field(Path("node-data"), description="received images, results, database")
     database: str = Field(
         "", description="empty: SQLite in data_dir; else a SQLAlchemy URL (PostgreSQL)"
     )
+
+
+class TlsSection(_Section):
+    """DICOM over TLS (PS3.15 B.12), and the certificate that the node shows to its peers."""
+
+    enabled: bool = Field(False, description="open a port for DICOM over TLS")
+    bind: str = Field("", description="address to listen on; empty: node.bind")
+    port: Port = Field(2762, description="DICOM port with TLS; 0: any free port, printed at start")
+    certificate: str = Field("", description="PEM file: certificate of this node, then its chain")
+    key: str = Field("", description="PEM file: its private key, readable by the node alone")
+    ca: str = Field("", description="PEM file: authorities that sign the certificates of peers")
+    crl: str = Field("", description="PEM file: revoked certificates; empty: none are looked up")
+
+    @model_validator(mode="after")
+    def _files_go_together(self) -> TlsSection:
+        named = [bool(name) for name in (self.certificate, self.key, self.ca)]
+        if any(named) and not all(named):
+            raise ValueError("certificate, key and ca go together: set all three")
+        if self.enabled and not any(named):
+            raise ValueError("enabled, but no certificate: set certificate, key and ca")
+        return self
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether the node can speak TLS at all."""
+        return bool(self.certificate)
 
 
 class StudySection(_Section):
@@ -117,12 +172,21 @@ class PeerConfig(_Section):
         (), alias="from", description="addresses it sends from (CIDR); empty: host"
     )
     objects: tuple[ResultKind, ...] = Field((), description="empty: the default set")
+    tls: bool = Field(False, description="TLS alone, in both directions")
+    certificate: tuple[CertificateName, ...] = Field(
+        (), description="what its certificate may bear: names, sha256:FINGERPRINT; empty: host"
+    )
 
     @model_validator(mode="after")
     def _port_where_it_receives(self) -> PeerConfig:
         if self.receives_results and not self.port:
             raise ValueError(f"peer '{self.name}' receives results: give its port")
         return self
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """What a certificate must bear one of to be this peer's."""
+        return self.certificate or (self.host.lower(),)
 
     @property
     def result_kinds(self) -> tuple[ResultKind, ...]:
@@ -134,6 +198,7 @@ class NodeConfig(_Section):
     """The whole configuration."""
 
     node: NodeSection = NodeSection()
+    tls: TlsSection = TlsSection()
     study: StudySection = StudySection()
     model: ModelSection = ModelSection()
     delivery: DeliverySection = DeliverySection()
@@ -146,6 +211,13 @@ class NodeConfig(_Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"peer name used twice: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_has_a_certificate(self) -> NodeConfig:
+        for peer in self.peers:
+            if peer.tls and not self.tls.has_certificate:
+                raise ValueError(f"peer '{peer.name}' uses TLS: {NO_CERTIFICATE}")
         return self
 
     @property
@@ -189,7 +261,8 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown setting '{place}'"
-    return f"setting '{place}': {problem['msg'].removeprefix('Value error, ')}"
+    what = problem["msg"].removeprefix("Value error, ")
+    return f"setting '{place}': {what}" if place else what
 
 
 def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
@@ -198,11 +271,18 @@ def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
     if model.release:
         release = str(folder / Path(model.release).expanduser())
         model = model.model_copy(update={"release": release})
-    return config.model_copy(update={"node": node, "model": model})
+    files = {
+        name: str(folder / Path(value).expanduser())
+        for name in ("certificate", "key", "ca", "crl")
+        if (value := getattr(config.tls, name))
+    }
+    tls = config.tls.model_copy(update=files)
+    return config.model_copy(update={"node": node, "model": model, "tls": tls})
 
 
 _SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
     ("node", NodeSection),
+    ("tls", TlsSection),
     ("study", StudySection),
     ("model", ModelSection),
     ("delivery", DeliverySection),
@@ -221,6 +301,8 @@ _PEER_EXAMPLE = """
 # receives_results = true          # results go there
 # from = []                        # addresses it sends from (CIDR); empty: host
 # objects = []                     # empty: the default set; else of %s
+# tls = false                      # TLS alone, in both directions
+# certificate = []                 # names or sha256:FINGERPRINT of its certificate; empty: host
 """
 
 

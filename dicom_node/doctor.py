@@ -6,14 +6,16 @@ import importlib
 import os
 import shutil
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dicom_node.config import NodeConfig, load_config
+from dicom_node.config import NO_CERTIFICATE, NodeConfig, load_config
 from dicom_node.errors import NodeError
 
 DISK_FLOOR_GIB = 5.0
+CERTIFICATE_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def examine(config_file: Path) -> list[Check]:
     except NodeError as error:
         return [Check("configuration", "wrong", error.message, error.advice)]
     checks = [Check("configuration", "ok", str(config_file))]
-    for check in (_data_folder, _disk, _database, _ports, _peers, _decoders, _model):
+    for check in (_data_folder, _disk, _database, _ports, _tls, _peers, _decoders, _model):
         checks += _guarded(check, config)
     return checks
 
@@ -90,7 +92,12 @@ def _database(config: NodeConfig) -> Iterator[Check]:
 
 
 def _ports(config: NodeConfig) -> Iterator[Check]:
-    wanted = [("DICOM port", config.node.bind, config.node.port)]
+    from dicom_node.net.listening import is_loopback, listeners
+
+    opened = listeners(config)
+    wanted = [
+        ("TLS port" if one.context else "DICOM port", one.address, one.port) for one in opened
+    ]
     if config.web.enabled:
         wanted.append(("web port", config.web.bind, config.web.port))
     for name, address, port in wanted:
@@ -102,6 +109,33 @@ def _ports(config: NodeConfig) -> Iterator[Check]:
                 name, "note", f"{address}:{port}: {error.strerror}",
                 "fine where this node is running; else choose another port",
             )  # fmt: skip
+    for one in opened:
+        if one.context is None and not is_loopback(one.address):
+            yield Check(
+                "plain DICOM", "note", f"{one.address}: images and names can be read on the way",
+                "use TLS where the peers can: see [tls] and node.plaintext",
+            )  # fmt: skip
+
+
+def _tls(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.clock import SystemClock
+    from dicom_node.net.tls import client_context, own_certificate
+
+    if not config.tls.has_certificate:
+        return
+    client_context(config.tls)
+    ends_s = ssl.cert_time_to_seconds(own_certificate(config.tls)["notAfter"])
+    left_days = (ends_s - SystemClock().now_s()) / 86400
+    soon = left_days < CERTIFICATE_DAYS
+    yield Check(
+        "certificate", "wrong" if soon else "ok", f"valid for {left_days:.0f} more days",
+        "have a new certificate made, then restart the node" if soon else "",
+    )  # fmt: skip
+    open_to_others = Path(config.tls.key).stat().st_mode & 0o077
+    yield Check(
+        "private key", "wrong" if open_to_others else "ok", config.tls.key,
+        f"chmod 600 {config.tls.key}" if open_to_others else "",
+    )  # fmt: skip
 
 
 def _peers(config: NodeConfig) -> Iterator[Check]:
@@ -114,6 +148,9 @@ def _peers(config: NodeConfig) -> Iterator[Check]:
         store = Store(config.database_url, clock=SystemClock())
         peers = [entry.peer for entry in all_peers(store, config)]
         store.close()
+    for peer in peers:
+        if peer.tls and not config.tls.has_certificate:
+            yield Check("TLS", "wrong", f"peer {peer.name} uses TLS", NO_CERTIFICATE)
     senders = [peer.name for peer in peers if peer.may_send]
     receivers = [peer.name for peer in peers if peer.receives_results]
     yield Check(

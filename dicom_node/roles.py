@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 
 Announce = Callable[[dict[str, object]], None]
+Ports = dict[str, int]
 
 
 def die_with_parent() -> None:
@@ -49,7 +50,7 @@ def stop_event() -> threading.Event:
     return stop
 
 
-def run_receiver(config: NodeConfig, port: int | None, announce: Announce) -> None:
+def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     """C-ECHO and C-STORE SCP."""
     from dicom_node.clock import SystemClock
     from dicom_node.flow.ingest import Ingest
@@ -58,22 +59,42 @@ def run_receiver(config: NodeConfig, port: int | None, announce: Announce) -> No
 
     stop = stop_event()
     clock = SystemClock()
-    if port is not None:
-        config = config.model_copy(update={"node": config.node.model_copy(update={"port": port})})
+    config = _with_ports(config, ports)
     store = Store(config.database_url, clock=clock)
     ingest = Ingest(store, config.node.data_dir, clock)
     ingest.start()
     receiver = Receiver(config, store, ingest, clock)
-    bound = receiver.start()
-    where = f"DICOM {config.node.ae_title} on {config.node.bind}:{bound}"
-    announce({"port": bound, "describe": where})
+    receiver.start()
+    opened = {
+        "port": (receiver.plain_port, "DICOM", config.node.bind),
+        "tls_port": (receiver.tls_port, "TLS DICOM", config.tls.bind or config.node.bind),
+    }
+    announce(
+        {name: port for name, (port, _, _) in opened.items() if port is not None}
+        | {
+            "describe": [
+                f"{kind} {config.node.ae_title} on {address}:{port}"
+                for port, kind, address in opened.values()
+                if port is not None
+            ]
+        }
+    )
     stop.wait()
     receiver.stop()
     ingest.stop()
     store.close()
 
 
-def run_worker(config: NodeConfig, _port: int | None, announce: Announce) -> None:
+def _with_ports(config: NodeConfig, ports: Ports) -> NodeConfig:
+    node, tls = config.node, config.tls
+    if "port" in ports:
+        node = node.model_copy(update={"port": ports["port"]})
+    if "tls_port" in ports:
+        tls = tls.model_copy(update={"port": ports["tls_port"]})
+    return config.model_copy(update={"node": node, "tls": tls})
+
+
+def run_worker(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     """Decide which studies are complete, analyse them, write the result objects."""
     from dicom_node.clock import SystemClock
     from dicom_node.store.store import Store
@@ -88,7 +109,7 @@ def run_worker(config: NodeConfig, _port: int | None, announce: Announce) -> Non
     store.close()
 
 
-def run_delivery(config: NodeConfig, _port: int | None, announce: Announce) -> None:
+def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     """Send result objects to their destinations."""
     from dicom_node.clock import SystemClock
     from dicom_node.flow.deliver import DeliveryLoop
@@ -102,14 +123,14 @@ def run_delivery(config: NodeConfig, _port: int | None, announce: Announce) -> N
     store.close()
 
 
-def run_web(config: NodeConfig, port: int | None, announce: Announce) -> None:
+def run_web(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     """Status pages."""
     from dicom_node.web.server import serve
 
-    serve(config, port, announce, stop_event())
+    serve(config, ports.get("port"), announce, stop_event())
 
 
-ROLES: dict[str, Callable[[NodeConfig, int | None, Announce], None]] = {
+ROLES: dict[str, Callable[[NodeConfig, Ports, Announce], None]] = {
     "receiver": run_receiver,
     "worker": run_worker,
     "delivery": run_delivery,
@@ -118,13 +139,13 @@ ROLES: dict[str, Callable[[NodeConfig, int | None, Announce], None]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one role: ``ROLE CONFIG_FILE [PORT]``."""
+    """Run one role: ``ROLE CONFIG_FILE [NAME=PORT...]``, ports as an earlier run announced them."""
     die_with_parent()
     name, config_file = arguments[0], Path(arguments[1])
-    port = int(arguments[2]) if len(arguments) > 2 else None
+    ports = {key: int(port) for key, port in (one.split("=") for one in arguments[2:])}
     start_logging(name)
     try:
-        ROLES[name](load_config(config_file), port, _announce)
+        ROLES[name](load_config(config_file), ports, _announce)
     except NodeError as error:
         _announce({"error": str(error)})
         return 1

@@ -58,7 +58,7 @@ class Supervisor:
         names = ["worker", "delivery", *(["web"] if config.web.enabled else []), "receiver"]
         self._roles = [_Role(name) for name in names]
         self._stopping = False
-        self._ports: dict[str, int] = {}
+        self._ports: dict[str, dict[str, int]] = {}
 
     def run(self, announce: Callable[[str], None]) -> int:
         """Serve until SIGTERM or SIGINT. ``announce`` gets the lines meant for stdout.
@@ -101,8 +101,8 @@ class Supervisor:
 
     def _spawn(self, role: _Role) -> None:
         arguments = [sys.executable, "-m", "dicom_node.roles", role.name, str(self._config_file)]
-        if role.name in self._ports:  # a restarted process keeps the port that was announced
-            arguments.append(str(self._ports[role.name]))
+        # a restarted process keeps the ports that were announced
+        arguments += [f"{key}={port}" for key, port in self._ports.get(role.name, {}).items()]
         environment = {**os.environ, PARENT_ENV: str(os.getpid())}
         role.process = subprocess.Popen(
             arguments,
@@ -129,9 +129,11 @@ class Supervisor:
         if problem := role.announced.get("error"):
             process.wait()
             raise NodeError(str(problem))
-        port = role.announced.get("port")
-        if isinstance(port, int):
-            self._ports[role.name] = port
+        self._ports[role.name] = {
+            key: port
+            for key in ("port", "tls_port")
+            if isinstance(port := role.announced.get(key), int)
+        }
 
     def _watch(self) -> None:
         while not self._stopping:
@@ -148,14 +150,14 @@ class Supervisor:
             lived_s = now - role.started_at
             role.failures = 1 if lived_s > STABLE_AFTER_S else role.failures + 1
             delay_s = min(RESTART_DELAY_MAX_S, 0.5 * 2 ** (role.failures - 1))
-            log.error("process ended", extra={"process": role.name, "status": status})
+            log.error("process ended", extra={"child": role.name, "status": status})
             role.process, role.restart_at = None, now + delay_s
         elif now >= role.restart_at:
             self._spawn(role)
             try:
                 self._await_announcement(role)
             except NodeError as error:
-                log.error("restart failed", extra={"process": role.name, "problem": error.message})
+                log.error("restart failed", extra={"child": role.name, "problem": error.message})
 
     def _stop_all(self) -> None:
         """Receiver first (nothing new comes in), then the rest; SIGKILL after the grace time."""
@@ -239,8 +241,8 @@ def prepare(config: NodeConfig) -> None:
 
 
 def _describe(role: _Role) -> list[str]:
-    described = role.announced.get("describe")
-    return [str(described)] if described else []
+    described = role.announced.get("describe") or []
+    return [str(line) for line in (described if isinstance(described, list) else [described])]
 
 
 def _read_line(stream: IO[bytes], limit_s: float, stopping: Callable[[], bool]) -> bytes:

@@ -41,6 +41,7 @@ class NodeUnderTest:
         quiet_s: float = 1.0,
         patience_s: float = 8.0,
         web: bool = True,
+        node: str = "",
     ) -> None:
         self.folder = folder
         self.config_file = folder / "node.toml"
@@ -48,13 +49,15 @@ class NodeUnderTest:
         self.lines: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._settings = (quiet_s, patience_s, web, peers)
+        self._node_table = node
         folder.mkdir(parents=True, exist_ok=True)
         self._write_config(0)
 
     def _write_config(self, port: int) -> None:
         quiet_s, patience_s, web, peers = self._settings
         self.config_file.write_text(
-            f"[node]\nport = {port}\n[study]\nquiet_s = {quiet_s}\npatience_s = {patience_s}\n"
+            f"[node]\nport = {port}\n{self._node_table}"
+            f"[study]\nquiet_s = {quiet_s}\npatience_s = {patience_s}\n"
             f"[web]\nenabled = {str(web).lower()}\nport = 0\n{peers}",
             encoding="utf-8",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dicom_node.domain.profile import COMPREHENSIVE_3D_SR, SOP_CLASSES
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.phantom import Role
 from dicom_node.store.store import Store
+from tests.net.certificates import Authority
 from tests.studies import StudyMaker, cut_pixels, noise
 
 CONTRACT_KEYS = {
@@ -164,6 +166,63 @@ def test_echo_of_a_peer_without_a_port_says_what_to_do(shell: Shell, config: Pat
     status, _, err = shell.run(*receives, "--config", config)
     assert (status, err.count("\n")) == (2, 1)
     assert "give its port" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[node]\nbind = "0.0.0.0"\n', "plain DICOM can be read on the way; use TLS"),
+        ('[node]\nplaintext = "off"\n', "no DICOM port is open"),
+        ("[tls]\nenabled = true\n", "set certificate, key and ca"),
+        ('[tls]\nenabled = true\ncertificate = "a"\nkey = "b"\nca = "c"\n', "cannot read"),
+        (
+            '[[peers]]\nname = "pacs"\nae_title = "PACS"\nhost = "pacs"\ntls = true\n',
+            "peer 'pacs' uses TLS: set tls.certificate",
+        ),
+    ],
+    ids=["plain", "no-port", "no-certificate", "no-file", "peer"],
+)
+def test_a_port_that_may_not_open_is_wrong_use(
+    shell: Shell, tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    status, out, err = shell.run("serve", "--config", file)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and said in err and ";" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "node-data").exists(), "nothing was begun"
+
+
+def test_a_peer_with_tls_needs_a_certificate_of_the_node(
+    shell: Shell, config: Path, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    own, fingerprint = authority.issue("node", "127.0.0.1"), "sha256:" + "ab" * 32
+    add = ("peers", "add", "pacs", "--ae-title", "PACS", "--host", "127.0.0.1", "--port", "9")
+    secure = ("--tls", "--certificate", "PACS.example", "--certificate", fingerprint.upper())
+    status, _, err = shell.run(*add, *secure, "--config", config)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "set tls.certificate, tls.key and tls.ca" in err
+    files = {"certificate": own.certificate, "key": own.key, "ca": authority.file}
+    text = config.read_text()
+    for name, file in files.items():
+        text = re.sub(rf"^{name} = .*$", f'{name} = "{file}"', text, flags=re.M)
+    config.write_text(text)
+    assert shell.run(*add, "--certificate", "sha256:12", "--config", config)[0] == 2
+    assert shell.run(*add, *secure, "--config", config)[0] == 0
+    (peer,) = shell.json("peers", "list", "--config", config)
+    assert (peer["tls"], peer["certificate"]) == (True, ["pacs.example", fingerprint])
+    status, _, err = shell.run("peers", "echo", "pacs", "--config", config)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "no TLS connection" in err
+    found = {line["name"]: line for line in json.loads(shell.run(
+        "doctor", "--config", config, "--json")[1])}  # fmt: skip
+    assert found["certificate"]["state"] == found["private key"]["state"] == "ok"
+    own.key.chmod(0o644)
+    found = {line["name"]: line for line in json.loads(shell.run(
+        "doctor", "--config", config, "--json")[1])}  # fmt: skip
+    assert found["private key"]["state"] == "wrong"
 
 
 @pytest.mark.parametrize("arguments", [("process",), ("nonsense",), ("status", "--nonsense")])

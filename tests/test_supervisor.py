@@ -54,6 +54,7 @@ def test_a_second_node_on_a_folder_is_refused(tmp_path: Path) -> None:
     assert inherited_lock() == ()
 
 
+@pytest.mark.slow
 def test_the_lock_falls_with_the_last_process_of_a_killed_node(tmp_path: Path) -> None:
     begun = time.monotonic()
     first = holder(tmp_path, 1.5)

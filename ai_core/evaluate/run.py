@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ai_core.errors import CoreError, InputError
+from ai_core.evaluate.inputs import KeptInputs
 from ai_core.evaluate.one import Plan, evaluate_case
 from ai_core.evaluate.record import CaseRecord, read_record, write_record
 from ai_core.evaluate.sources import CaseSource, open_source
@@ -33,7 +34,8 @@ Progress = Callable[[int, int], None]
 class Request:
     """One evaluation. ``sites`` and ``seed`` say how cached anatomies are rendered.
 
-    ``limit``: only so many cases, spread evenly over the data; None: all.
+    ``limit``: only so many cases, spread evenly over the data; None: all. ``inputs``: a folder
+    that keeps what was rendered, for the next evaluation of the same data; None: none.
     """
 
     release: Path | None
@@ -46,6 +48,12 @@ class Request:
     workers: int = 1
     device: str = "auto"
     precision: str = "auto"
+    inputs: Path | None = None
+
+    def source(self) -> CaseSource | KeptInputs:
+        """Open the data."""
+        source = open_source(self.folders, self.sites, self.seed)
+        return source if self.inputs is None else KeptInputs(source, self.inputs)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def run_evaluation(request: Request, progress: Progress | None = None) -> Outcom
         InputError: the data cannot be used, or the folder holds records of something else.
         ReleaseError: the release cannot be used.
     """
-    source = open_source(request.folders, request.sites, request.seed)
+    source = request.source()
     info = load_release(request.release, request.device, request.precision).info
     folder = request.out / CASES_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,32 +94,43 @@ def _chosen(count: int, limit: int | None) -> list[int]:
 
 
 def _claim(request: Request, info: ReleaseInfo) -> None:
-    """Note what the folder's records belong to; refuse a folder of another run."""
+    """Note what the folders' files belong to; refuse a folder of another run."""
     sites = None if request.sites is None else [site_to_dict(site) for site in request.sites]
-    this = {
+    data = {
         "format": RECORD_FORMAT,
-        "release": info.sha256,
         "data": [str(folder.resolve()) for folder in request.folders],
         "seed": request.seed,
-        "precision": request.precision,
         "sites": hashlib.sha256(json.dumps(sites, sort_keys=True).encode()).hexdigest(),
+    }
+    run = data | {
+        "release": info.sha256,
+        "precision": request.precision,
         "tissue_table": request.plan.tissue_table,
         "without": [modality.value for modality in request.plan.without],
+        "inputs": request.inputs is not None,
     }
-    path = request.out / RUN_FILE
-    if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
-        differing = [key for key in this if before.get(key) != this[key]]
-        if differing:
-            raise InputError(
-                f"{request.out} holds an evaluation with another {differing[0]}",
-                "Choose another folder for --out.",
-            )
+    _note(request.out, run, "--out")
+    if request.inputs is not None:
+        _note(request.inputs, data, "--inputs")
+
+
+def _note(folder: Path, this: dict[str, object], option: str) -> None:
+    """Write down what a folder belongs to, or compare with what is written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RUN_FILE
+    if not path.exists():
+        path.write_text(json.dumps(this, indent=1) + "\n", encoding="utf-8")
         return
-    path.write_text(json.dumps(this, indent=1) + "\n", encoding="utf-8")
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        before = {}
+    differing = [key for key in this if before.get(key) != this[key]]
+    if differing:
+        raise InputError(
+            f"{folder} holds an evaluation with another {differing[0]}",
+            f"Choose another folder for {option}.",
+        )
 
 
 def _evaluated(request: Request, todo: Sequence[int]) -> Iterator[int]:
@@ -142,7 +161,7 @@ class _Worker:
         self.plan = request.plan
         self.folder = request.out / CASES_FOLDER
         self.release = load_release(request.release, request.device, request.precision)
-        self.source: CaseSource = open_source(request.folders, request.sites, request.seed)
+        self.source = request.source()
 
     def evaluate(self, index: int) -> None:
         """Evaluate one case and write its record; a case that cannot be used says why."""

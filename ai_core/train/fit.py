@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from ai_core.calibration import Calibration, logit, sigmoid
 from ai_core.features import DIRECTION, FEATURES, Features, Scene, candidate_features
-from ai_core.localize import classify, localize
+from ai_core.localize import classify, localize, second_opinion, zones_in
 from ai_core.logistic import LogisticModel
 from ai_core.nets.localizer import MODALITIES
 from ai_core.release import Release
@@ -82,11 +82,13 @@ def _collect_one(case: int, batch: Batch, release: Release, held_out: HeldOut) -
     image = batch["image"][0].numpy()
     maps = localize(image, present, release)
     zones = batch["zones"][0].numpy().astype(np.uint8)
-    found = found_places(maps.heat, zones > 0, release.config)
+    # Candidates and features as in use: on the gland and the zones that the localizer sees.
+    gland = second_opinion(maps, zones > 0).gland
+    found = found_places(maps.heat, gland, release.config)
     truth = truth_of(batch, 0)
     names = frozenset(m.value for m in present)
     spacing = release.config.lesion_grid.spacing_zyx_mm
-    scene = Scene(image, names, zones > 0, zones, spacing)
+    scene = Scene(image, names, gland, zones_in(gland, maps), spacing)
     for candidate, score in zip(found, classify(found, maps, release), strict=True):
         label = match(candidate, truth)
         table = candidate_features(candidate, scene)

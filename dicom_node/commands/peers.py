@@ -39,6 +39,11 @@ def add(
         list[ResultKind] | None,
         typer.Option("--objects", help="Result object it gets; repeatable."),
     ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="TLS alone, in both directions.")] = False,
+    certificate: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or sha256:FINGERPRINT of its certificate; repeatable."),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,6 +53,7 @@ def add(
     values = {
         "name": name, "ae_title": ae_title, "host": host, "port": port, "may_send": may_send,
         "receives_results": receives_results, "from": sources or (), "objects": objects or (),
+        "tls": tls, "certificate": certificate or (),
     }  # fmt: skip
     try:
         peer = PeerConfig.model_validate(values)
@@ -76,7 +82,17 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     if as_json:
         print_json(rows)
         return
-    columns = ("name", "ae_title", "host", "port", "may_send", "receives_results", "from", "origin")
+    columns = (
+        "name",
+        "ae_title",
+        "host",
+        "port",
+        "may_send",
+        "receives_results",
+        "from",
+        "tls",
+        "origin",
+    )
     print_table("Peers", columns, [[_cell(row[key]) for key in columns] for row in rows])
 
 
@@ -105,7 +121,7 @@ def echo(
 
     with open_store(config) as (node_config, store):
         peer = find_peer(store, node_config, name)
-        outcome = send_echo(peer, calling_ae=node_config.node.ae_title)
+        outcome = send_echo(peer, calling_ae=node_config.node.ae_title, tls=node_config.tls)
     if as_json:
         print_json({"name": name, "ok": outcome.ok, "message": outcome.message})
     else:
@@ -125,7 +141,8 @@ def probe(
 
     with open_store(config) as (node_config, store):
         peer = find_peer(store, node_config, name)
-        answer = ask(peer, tuple(SOP_CLASSES), calling_ae=node_config.node.ae_title)
+        own = node_config.node.ae_title
+        answer = ask(peer, tuple(SOP_CLASSES), calling_ae=own, tls=node_config.tls)
         store.learn(peer.name, address_of(peer), answer.accepted, answer.refused)
     rows = [
         {

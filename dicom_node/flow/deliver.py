@@ -230,7 +230,7 @@ class DeliveryLoop:
 
         return send_each(
             peer, objects, calling_ae=self._config.node.ae_title,
-            inquiry=Inquiry(tuple(SOP_CLASSES), learn),
+            inquiry=Inquiry(tuple(SOP_CLASSES), learn), tls=self._config.tls,
         )  # fmt: skip
 
     def _refused_lately(self, address: str) -> frozenset[str]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dicom_node.config import NodeConfig, PeerConfig
+from dicom_node.config import NO_CERTIFICATE, NodeConfig, PeerConfig
 from dicom_node.domain.profile import DEFAULT_KINDS, kinds_to_encode
-from dicom_node.errors import ConfigError
+from dicom_node.errors import ConfigError, WrongUseError
 from dicom_node.store.rows import Destination
 from dicom_node.store.store import Store
 
@@ -51,8 +51,11 @@ def add_peer(store: Store, config: NodeConfig, peer: PeerConfig) -> None:
     """Add a peer to the database.
 
     Raises:
-        ConfigError: the name is taken, in the file or the database.
+        ConfigError: the name is taken, in the file or the database, or the peer uses TLS and
+            the node has no certificate.
     """
+    if peer.tls and not config.tls.has_certificate:
+        raise WrongUseError("the node has no certificate to speak TLS with", NO_CERTIFICATE)
     if any(entry.peer.name == peer.name for entry in all_peers(store, config)):
         raise ConfigError(
             f"there is a peer '{peer.name}' already", "remove it first, or choose another name"

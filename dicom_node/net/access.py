@@ -1,6 +1,6 @@
 """Who may associate: the called AE title must be ours, the caller a peer that may send.
 
-AE titles are names, not proof; the address is checked with them.
+AE titles are names, not proof; the address is checked with them, and over TLS the certificate.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from dicom_node.clock import Clock
 from dicom_node.config import PeerConfig
+from dicom_node.net.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ class Refusal(StrEnum):
     CALLING_AE_UNKNOWN = "calling_ae_unknown"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     MAY_NOT_SEND = "may_not_send"
+    TLS_REQUIRED = "tls_required"
+    CERTIFICATE_NOT_OF_PEER = "certificate_not_of_peer"
+    TLS_FAILED = "tls_failed"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_MANY_ASSOCIATIONS = "too_many_associations"
     NODE_UNAVAILABLE = "node_unavailable"
     SOP_CLASS_NOT_SUPPORTED = "sop_class_not_supported"
@@ -46,6 +51,8 @@ REJECTIONS: dict[Refusal, tuple[int, int, int]] = {
     Refusal.CALLING_AE_UNKNOWN: (1, 1, 3),
     Refusal.ADDRESS_NOT_ALLOWED: (1, 1, 3),
     Refusal.MAY_NOT_SEND: (1, 1, 3),
+    Refusal.TLS_REQUIRED: (1, 1, 3),
+    Refusal.CERTIFICATE_NOT_OF_PEER: (1, 1, 3),
     Refusal.TOO_MANY_ASSOCIATIONS: (2, 3, 2),
     Refusal.NODE_UNAVAILABLE: (2, 3, 1),
 }
@@ -58,6 +65,8 @@ class Requester:
     calling_ae: str
     called_ae: str
     address: str
+    certificate: Certificate | None = None
+    """verified and shown over TLS; None on the plain port"""
 
 
 class AccessList:
@@ -73,6 +82,9 @@ class AccessList:
         self._peers: Sequence[PeerConfig] = ()
         self._read_at = float("-inf")
         self._names: dict[str, tuple[float, tuple[Address, ...]]] = {}
+        self._sources: tuple[Network, ...] = ()
+        self._looked_at = float("-inf")
+        self._looking = threading.Lock()
 
     def check(self, who: Requester) -> Refusal | None:
         """Return why ``who`` is refused, or None where it may associate.
@@ -89,9 +101,33 @@ class AccessList:
         from_there = [peer for peer in named if self._sends_from(peer, address)]
         if not from_there:
             return Refusal.ADDRESS_NOT_ALLOWED
-        if not any(peer.may_send for peer in from_there):
+        may_send = [peer for peer in from_there if peer.may_send]
+        if not may_send:
             return Refusal.MAY_NOT_SEND
-        return None
+        return _proven(may_send, who.certificate)
+
+    def is_source(self, text: str) -> bool:
+        """Whether a peer sends from this address, as far as is known now. Never waits.
+
+        A peer that was just added, or a name whose address changed, counts a moment later.
+        """
+        if self._clock.monotonic_s() - self._looked_at > PEERS_FRESH_S:
+            self._looked_at = self._clock.monotonic_s()
+            threading.Thread(target=self.look, name="dicom-sources", daemon=True).start()
+        address = parse_address(text)
+        return any(address in block for block in self._sources)
+
+    def look(self) -> None:
+        """Read the addresses of the peers anew; one at a time, others return at once."""
+        if not self._looking.acquire(blocking=False):
+            return
+        try:
+            self._looked_at = self._clock.monotonic_s()
+            self._sources = tuple(block for peer in self.peers() for block in self._blocks(peer))
+        except Exception:
+            log.exception("peers could not be read")
+        finally:
+            self._looking.release()
 
     def peers(self) -> Sequence[PeerConfig]:
         """Return the peers, read anew when the last reading is no longer fresh."""
@@ -102,9 +138,12 @@ class AccessList:
             return self._peers
 
     def _sends_from(self, peer: PeerConfig, address: Address) -> bool:
+        return any(address in block for block in self._blocks(peer))
+
+    def _blocks(self, peer: PeerConfig) -> list[Network]:
         if peer.from_:
-            return any(address in network(block) for block in peer.from_)
-        return address in self._addresses(peer.host)
+            return [network(block) for block in peer.from_]
+        return [ipaddress.ip_network(address) for address in self._addresses(peer.host)]
 
     def _addresses(self, host: str) -> tuple[Address, ...]:
         known = self._names.get(host)
@@ -112,6 +151,15 @@ class AccessList:
             known = (self._clock.monotonic_s(), resolve(host))
             self._names[host] = known
         return known[1]
+
+
+def _proven(peers: Sequence[PeerConfig], certificate: Certificate | None) -> Refusal | None:
+    """Hold a peer to its word: TLS where it was agreed, and then only with its own certificate."""
+    if certificate is None:
+        return Refusal.TLS_REQUIRED if all(peer.tls for peer in peers) else None
+    if any(certificate.belongs_to(peer.identities) for peer in peers):
+        return None
+    return Refusal.CERTIFICATE_NOT_OF_PEER
 
 
 def parse_address(text: str) -> Address:

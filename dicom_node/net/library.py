@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import socket
-from typing import Any
+import ssl
+from typing import Any, cast
 
 from pydicom import uid
-from pynetdicom import AE, _config
-from pynetdicom.transport import T_CONNECT, AssociationSocket
+from pynetdicom import AE, _config, evt
+from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from dicom_node import __version__
+from dicom_node.net.tls import SecurePeer, explain
 
 # Its own event handlers write AE data and identifiers to the log, and cost time
 _config.LOG_HANDLER_LEVEL = "none"
@@ -29,7 +31,52 @@ IMPLEMENTATION_VERSION_NAME = f"PROSTATE_{__version__}"[:16]
 
 
 class ClosingSocket(AssociationSocket):
-    """The library's socket wrapper, but it closes its socket also when the peer went first."""
+    """The library's socket wrapper, but it closes its socket also when the peer went first.
+
+    Over TLS, bytes on the wire need not hold data: a ticket, an alert, half a record. There is
+    something to read only when the first byte of it is decrypted; the library would block.
+    """
+
+    _ahead = b""
+    _failed: OSError | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is data, the end, or an error to be read."""
+        if self._ahead or self._failed:
+            return True
+        ready: bool = super().ready
+        connection: socket.socket | None = self.socket
+        if not ready or not isinstance(connection, ssl.SSLSocket):
+            return ready
+        timeout_s = connection.gettimeout()
+        try:
+            connection.settimeout(0)
+            self._ahead = connection.recv(1)
+            connection.settimeout(timeout_s)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            connection.settimeout(timeout_s)
+            return False
+        except OSError as error:
+            self._failed = error
+        return True
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read ``nr_bytes``, fewer where the peer closed.
+
+        Raises:
+            OSError: the connection failed.
+        """
+        if self._failed is not None:
+            raise self._failed
+        if not self._ahead:
+            return self._read(nr_bytes)
+        ahead, self._ahead = bytearray(self._ahead), b""
+        return ahead + self._read(nr_bytes - len(ahead))
+
+    def _read(self, nr_bytes: int) -> bytearray:
+        data: bytearray = super().recv(nr_bytes)
+        return data
 
     def _shutdown_socket(self) -> None:
         connection: socket.socket | None = self.socket
@@ -39,16 +86,50 @@ class ClosingSocket(AssociationSocket):
 
 
 class _RequestorSocket(ClosingSocket):
-    """Bounds the connection after it is open; the library would wait without end."""
+    """Bounds every wait of an outgoing connection, and opens TLS where the peer wants it."""
 
-    stall_s = 30.0
+    entity: Entity
 
     def connect(self, primitive: T_CONNECT) -> None:
-        """Connect, then wait for the peer ``stall_s`` at most in each read and write."""
-        super().connect(primitive)
-        if self.socket is not None:
-            self.socket.settimeout(self.stall_s)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        """Connect; then wait for the peer ``stall_s`` at most in each read and write."""
+        try:
+            self._open(primitive.address_info.as_tuple)
+        except (OSError, ValueError) as error:
+            self.entity.problem = explain(error)
+            if self.socket is not None:
+                self._shutdown_socket()
+                self.socket = None
+            primitive.result = "Evt17"  # PS3.8 9.2: no connection
+        else:
+            self._is_connected = True
+            evt.trigger(self.assoc, evt.EVT_CONN_OPEN, {"address": primitive.address_info.as_tuple})
+            primitive.result = "Evt2"  # connected
+        self.provider_queue.put(primitive)
+        self._ready.set()
+
+    def _open(self, address: tuple[Any, ...]) -> None:
+        plain = cast(socket.socket, self.socket)
+        plain.settimeout(self.assoc.connection_timeout)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain.connect(address)
+        self.assoc.requestor.address_info = AddressInformation.from_tuple(plain.getsockname())
+        if (secure := self.entity.secure) is not None:
+            # the deadline set above holds for the whole handshake
+            wrapped = secure.context.wrap_socket(
+                plain, server_hostname=secure.host, do_handshake_on_connect=False
+            )
+            self.socket = wrapped
+            wrapped.do_handshake()
+            secure.check(wrapped)
+        cast(socket.socket, self.socket).settimeout(self.entity.stall_s)
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """As the base class; keeps why TLS failed: the peer may refuse us after the handshake."""
+        try:
+            return super().recv(nr_bytes)
+        except ssl.SSLError as error:
+            self.entity.problem = explain(error)
+            raise
 
 
 class Entity(AE):
@@ -56,11 +137,14 @@ class Entity(AE):
 
     stall_s = 30.0
     """longest time in which the peer takes, or sends the rest of, not a single byte"""
+    secure: SecurePeer | None = None
+    """how to open TLS; None: plain"""
+    problem = ""
+    """why its connection failed, in plain words"""
 
-    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> AssociationSocket:
+    def _create_socket(self, assoc: Any, address: Any, _tls_args: Any) -> AssociationSocket:
         connection = _RequestorSocket(assoc, address=address)
-        connection.tls_args = tls_args
-        connection.stall_s = self.stall_s
+        connection.entity = self
         return connection
 
 

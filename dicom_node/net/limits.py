@@ -21,16 +21,30 @@ class ServerLimits:
     """longest command set"""
     instance_bytes: int = 512 * _MIB
     """longest data set of one instance"""
+    held_bytes: int = 1024 * _MIB
+    """data sets in memory, of all associations together"""
+    waiting_messages: int = 2
+    """requests of one association that wait for their answer; then nothing more is read from it"""
     connections: int = 128
     """TCP connections at a time"""
     connections_per_address: int = 64
     """TCP connections at a time from one address"""
+    strangers: int = 16
+    """TCP connections at a time from addresses of no peer; the rest is reserved for peers"""
     associations: int = 48
     """established associations at a time"""
+    associations_per_peer: int = 32
+    """of them with one calling AE title"""
+    handshake_s: float = 5
+    """for the TLS handshake"""
     associate_s: float = 10
-    """from the connection to the end of negotiation"""
+    """from the connection (with TLS: from the handshake) to the end of negotiation"""
     pdu_s: float = 30
     """from the first to the last byte of a PDU"""
+    message_s: float = 60
+    """from the first to the last PDU of a message, beyond the time of its transfer"""
+    least_bytes_per_s: int = 1024
+    """a message that comes slower than this is given up"""
     idle_s: float = 60
     """silence on an established association"""
     backlog: int = 128

@@ -1,4 +1,4 @@
-"""The DICOM port: C-ECHO and C-STORE SCP (PS3.4 A and B) with access control.
+"""The DICOM ports: C-ECHO and C-STORE SCP (PS3.4 A and B) with access control.
 
 Everything about one instance happens in ``Ingest.accept``: what is answered here is its answer.
 The data set is handed over as the bytes that came, not decoded.
@@ -7,6 +7,7 @@ The data set is handed over as the bytes that came, not decoded.
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 from typing import Protocol, cast
 
@@ -22,18 +23,24 @@ from dicom_node.domain.identity import is_uid
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.flow.peers import all_peers
 from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester
+from dicom_node.net.connections import Connections
 from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION
 from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
+from dicom_node.net.listening import Listener, listeners
+from dicom_node.net.refusals import RefusalLog, Refused
 from dicom_node.net.server import (
+    Guard,
     GuardedServer,
     GuardedSocket,
     bound_port,
+    drain,
     keep_alive,
     open_server,
     serve_in_thread,
 )
 from dicom_node.net.stream import StorageStream, StoreRequest
+from dicom_node.net.tls import Certificate, certificate_of
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -76,18 +83,11 @@ class Accepts(Protocol):
         """Store one instance; the answer is given only when it is durable."""
 
 
-class Refusals(Protocol):
-    """Keeps who was refused: ``dicom_node.store.store.Store``."""
-
-    def record_refusal(self, calling_ae: str, called_ae: str, address: str, reason: str) -> None:
-        """Count a refused requester."""
-
-
 class Scp:
     """Answers the events of the associations: who may come, and what becomes of an instance."""
 
     def __init__(
-        self, access: AccessList, ingest: Accepts, refusals: Refusals, limits: ServerLimits
+        self, access: AccessList, ingest: Accepts, refusals: RefusalLog, limits: ServerLimits
     ) -> None:
         self._access = access
         self._ingest = ingest
@@ -110,7 +110,7 @@ class Scp:
         """Refuse an association before it is negotiated, or let it pass."""
         who = _requester(event.assoc)
         try:
-            refusal = self._access.check(who) or self._over_limit(event.assoc)
+            refusal = self._access.check(who) or self._over_limit(event.assoc, who)
         except Exception:
             # whatever went wrong, an unchecked peer does not come in
             log.exception("access check failed")
@@ -128,14 +128,18 @@ class Scp:
         if not cast(GuardedSocket, assoc.dul.socket).held:
             return
         who = _requester(assoc)
-        stream = StorageStream(assoc, self._limits, lambda request: self.store(request, who))
+        watch = cast(GuardedServer, assoc._server).watch(assoc)
+        stream = StorageStream(assoc, self._limits, lambda request: self.store(request, who), watch)
         assoc._run_reactor = stream.run  # type: ignore[method-assign]
         assoc.abort = stream.abort  # type: ignore[method-assign]
 
-    def _over_limit(self, assoc: Association) -> Refusal | None:
-        server = cast(GuardedServer, assoc._server)
-        full = len(server.associations()) >= self._limits.associations
-        return Refusal.TOO_MANY_ASSOCIATIONS if full else None
+    def _over_limit(self, assoc: Association, who: Requester) -> Refusal | None:
+        standing = cast(GuardedServer, assoc._server).connections.associations()
+        same = [one for one in standing if _calling_ae(one) == who.calling_ae]
+        full = len(standing) >= self._limits.associations
+        if full or len(same) >= self._limits.associations_per_peer:
+            return Refusal.TOO_MANY_ASSOCIATIONS
+        return None
 
     def on_accepted(self, event: evt.Event) -> None:
         """Record what an accepted peer proposed in vain."""
@@ -149,12 +153,12 @@ class Scp:
             self._tell(_requester(event.assoc), refusal, sop_class)
 
     def _tell(self, who: Requester, refusal: Refusal, detail: str) -> None:
-        log.warning("refused", extra={"reason": refusal.value, "address": who.address})
-        try:
-            reason = f"{refusal}: {detail}" if detail else refusal.value
-            self._refusals.record_refusal(who.calling_ae, who.called_ae, who.address, reason)
-        except Exception:
-            log.exception("refusal could not be recorded")
+        reason = _reason(refusal, detail)
+        self._refusals.tell(Refused(who.address, reason, who.calling_ae, who.called_ae))
+
+    def on_refused_connection(self, address: str, refusal: Refusal, detail: str) -> None:
+        """Record a connection that ended before it asked for an association."""
+        self._refusals.tell(Refused(address, _reason(refusal, detail)))
 
     # services
 
@@ -206,10 +210,10 @@ class Scp:
 
 
 class Receiver:
-    """The port. ``start`` opens it, ``stop`` closes it and lets running associations finish.
+    """The ports. ``start`` opens them, ``stop`` closes them and lets running associations finish.
 
     Args:
-        config: AE title, address and port to listen on (0: any free port), peers of the file.
+        config: AE title, addresses and ports to listen on (0: any free port), peers of the file.
         store: peers of the database, read again at least every second; takes the refusals.
         ingest: the receive path.
         clock: the time.
@@ -223,56 +227,85 @@ class Receiver:
         clock: Clock,
         limits: ServerLimits | None = None,
     ) -> None:
-        self._node = config.node
+        self._config = config
         self._limits = limits or ServerLimits()
-        access = AccessList(
+        self._access = AccessList(
             config.node.ae_title, lambda: [entry.peer for entry in all_peers(store, config)], clock
         )
-        self._scp = Scp(access, ingest, store, self._limits)
-        self._server: GuardedServer | None = None
-        self._thread: threading.Thread | None = None
+        self._refusals = RefusalLog(store)
+        self._scp = Scp(self._access, ingest, self._refusals, self._limits)
+        self._connections = Connections(self._limits, self._access.is_source)
+        self._running: list[tuple[GuardedServer, threading.Thread]] = []
+        self.plain_port: int | None = None
+        self.tls_port: int | None = None
 
     def start(self) -> int:
-        """Open the port and return it.
+        """Open the ports; returns the plain one, or the TLS port where that is the only one.
 
         Raises:
-            ConfigError: the address cannot be used.
+            ConfigError: an address cannot be used, or plain DICOM is not allowed there.
         """
-        entity = application_entity(self._node.ae_title)
+        wanted = listeners(self._config)
+        servers = []
+        try:
+            for listener in wanted:
+                servers.append(self._open(listener))
+        except ConfigError:
+            for server in servers:
+                server.server_close()
+            raise
+        self._access.look()
+        self._refusals.start()
+        for listener, server in zip(wanted, servers, strict=True):
+            if listener.context is None:
+                self.plain_port = bound_port(server)
+            else:
+                self.tls_port = bound_port(server)
+            self._running.append((server, serve_in_thread(server)))
+        return bound_port(servers[0])
+
+    def _open(self, listener: Listener) -> GuardedServer:
+        entity = application_entity(self._config.node.ae_title)
         entity.maximum_pdu_size = self._limits.pdu_bytes
         entity.acse_timeout = self._limits.associate_s
         entity.dimse_timeout = self._limits.idle_s
         entity.network_timeout = self._limits.idle_s
         # the library counts connections, established or not; the server class counts better
         entity.maximum_associations = self._limits.connections * 2
-        address = (self._node.bind, self._node.port)
+        guard = Guard(self._connections, listener.context, self._scp.on_refused_connection)
+        address = (listener.address, listener.port)
         try:
-            server = open_server(entity, address, self._scp.handlers(), self._limits)
+            return open_server(entity, address, self._scp.handlers(), self._limits, guard=guard)
         except OSError as error:
-            where = f"{address[0]}:{address[1]}"
             raise ConfigError(
-                f"cannot listen on {where}: {error.strerror or error}",
+                f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}",
                 "choose another address or port, or stop the program that uses it",
             ) from error
-        self._server, self._thread = server, serve_in_thread(server)
-        return bound_port(server)
 
     def stop(self, drain_s: float = 5.0) -> None:
-        """Close the port; running associations get ``drain_s`` to finish, then are ended."""
-        if self._server is None or self._thread is None:
+        """Close the ports; running associations get ``drain_s`` to finish, then are ended."""
+        if not self._running:
             return
-        self._server.shutdown()
-        self._thread.join()
-        self._server.drain(drain_s)
-        self._server = self._thread = None
+        for server, _thread in self._running:
+            server.shutdown()
+        for _server, thread in self._running:
+            thread.join()
+        drain(self._connections, drain_s)
+        self._refusals.close()
+        self._running = []
+
+
+def _reason(refusal: Refusal, detail: str) -> str:
+    return f"{refusal}: {detail}" if detail else refusal.value
 
 
 def _requester(assoc: Association) -> Requester:
     primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
     return Requester(
-        calling_ae=str(primitive.calling_ae_title).strip(" "),
+        calling_ae=_calling_ae(assoc),
         called_ae=str(primitive.called_ae_title).strip(" "),
         address=str(assoc.requestor.address),
+        certificate=_certificate(assoc),
     )
 
 
@@ -283,6 +316,16 @@ def _storage_alone(assoc: Association) -> bool:
     primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
     asked = {cx.abstract_syntax for cx in primitive.presentation_context_definition_list}
     return not asked & others
+
+
+def _calling_ae(assoc: Association) -> str:
+    return str(cast(A_ASSOCIATE, assoc.requestor.primitive).calling_ae_title).strip(" ")
+
+
+def _certificate(assoc: Association) -> Certificate | None:
+    wrapper = assoc.dul.socket
+    connection = wrapper.socket if wrapper is not None else None
+    return certificate_of(connection) if isinstance(connection, ssl.SSLSocket) else None
 
 
 def _reject(assoc: Association, refusal: Refusal) -> None:

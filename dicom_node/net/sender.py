@@ -18,16 +18,18 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicom_node.errors import DeliveryError
+from dicom_node.config import TlsSection
+from dicom_node.errors import DeliveryError, NodeError
 from dicom_node.net.contexts import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     UNCOMPRESSED,
     VERIFICATION,
     proposed_contexts,
 )
-from dicom_node.net.library import application_entity
+from dicom_node.net.library import Entity, application_entity
 from dicom_node.net.limits import SenderLimits
 from dicom_node.net.outcomes import CLASS_NOT_TAKEN, InstanceStatus, Outcome, classify
+from dicom_node.net.tls import secure_peer
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ _CONTEXT_LIMIT = 128  # context IDs are odd numbers up to 255
 
 
 class Destination(Protocol):
-    """Where to send: a peer of the configuration, or anything with these three."""
+    """Where to send: a peer of the configuration, or anything with these five."""
 
     @property
     def ae_title(self) -> str:
@@ -52,6 +54,14 @@ class Destination(Protocol):
     def port(self) -> int | None:
         """DICOM port."""
 
+    @property
+    def tls(self) -> bool:
+        """Whether it is spoken to over TLS."""
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """What its certificate must bear one of: names, addresses, ``sha256:FINGERPRINT``."""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -60,6 +70,12 @@ class Address:
     ae_title: str
     host: str
     port: int
+    tls: bool = False
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The host alone."""
+        return (self.host.lower(),)
 
 
 @dataclass(frozen=True)
@@ -113,13 +129,16 @@ def send(
     *,
     calling_ae: str,
     limits: SenderLimits | None = None,
+    tls: TlsSection | None = None,
 ) -> list[InstanceStatus]:
     """Send ``objects`` in their order on one association; one status for each, same order.
+
+    ``tls``: certificate and authorities of the node, for a peer that is spoken to over TLS.
 
     Never raises for what the peer or the network does: that is in the statuses. What could not
     be tried because the association ended is transient.
     """
-    return list(send_each(peer, objects, calling_ae=calling_ae, limits=limits))
+    return list(send_each(peer, objects, calling_ae=calling_ae, limits=limits, tls=tls))
 
 
 def send_each(
@@ -129,6 +148,7 @@ def send_each(
     calling_ae: str,
     limits: SenderLimits | None = None,
     inquiry: Inquiry | None = None,
+    tls: TlsSection | None = None,
 ) -> Generator[InstanceStatus, None, None]:
     """As ``send``, but yields each status as soon as it is known.
 
@@ -144,7 +164,7 @@ def send_each(
     ]
     also = inquiry.classes if inquiry else ()
     contexts = proposed_contexts(wanted, also)[:_CONTEXT_LIMIT]
-    with _associate(peer, contexts, calling_ae, limits) as (assoc, problem):
+    with _associate(peer, contexts, calling_ae, limits, tls) as (assoc, problem):
         if inquiry and assoc is not None and (answer := _negotiated(assoc)):
             inquiry.tell(answer)
         for item, (syntax, defect) in zip(objects, checked, strict=True):
@@ -156,7 +176,7 @@ def send_each(
 
 def probe(
     peer: Destination, classes: Sequence[str], *, calling_ae: str,
-    limits: SenderLimits | None = None,
+    limits: SenderLimits | None = None, tls: TlsSection | None = None,
 ) -> Negotiated:  # fmt: skip
     """Ask a peer which SOP classes it takes, without sending anything.
 
@@ -164,7 +184,8 @@ def probe(
         DeliveryError: the peer did not answer the association request.
     """
     contexts = proposed_contexts((), classes)
-    with _associate(peer, contexts, calling_ae, limits or SenderLimits()) as (assoc, problem):
+    limits = limits or SenderLimits()
+    with _associate(peer, contexts, calling_ae, limits, tls) as (assoc, problem):
         answer = _negotiated(assoc) if assoc is not None else None
     if answer is None:
         raise DeliveryError(
@@ -187,11 +208,14 @@ def _negotiated(assoc: Association) -> Negotiated | None:
     return Negotiated(frozenset(accepted), frozenset(refused - accepted))
 
 
-def echo(peer: Destination, *, calling_ae: str, limits: SenderLimits | None = None) -> EchoResult:
+def echo(
+    peer: Destination, *, calling_ae: str,
+    limits: SenderLimits | None = None, tls: TlsSection | None = None,
+) -> EchoResult:  # fmt: skip
     """Verify the connection to a peer (PS3.4 A)."""
     limits = limits or SenderLimits()
     contexts = [build_context(VERIFICATION, [IMPLICIT_VR_LITTLE_ENDIAN])]
-    with _associate(peer, contexts, calling_ae, limits) as (assoc, problem):
+    with _associate(peer, contexts, calling_ae, limits, tls) as (assoc, problem):
         where = f"{peer.ae_title} at {peer.host}" + (f":{peer.port}" if peer.port else "")
         if assoc is None or not assoc.is_established:
             return EchoResult(False, f"no echo from {where}: {problem}")
@@ -209,15 +233,13 @@ def echo(peer: Destination, *, calling_ae: str, limits: SenderLimits | None = No
 
 @contextmanager
 def _associate(
-    peer: Destination, contexts: list[PresentationContext], calling_ae: str, limits: SenderLimits
+    peer: Destination,
+    contexts: list[PresentationContext],
+    calling_ae: str,
+    limits: SenderLimits,
+    tls: TlsSection | None = None,
 ) -> Iterator[tuple[Association | None, str]]:
     """Open an association and end it. Yields it, or None, and what is wrong in plain words."""
-    entity = application_entity(calling_ae)
-    entity.connection_timeout = limits.connect_s
-    entity.acse_timeout = limits.associate_s
-    entity.dimse_timeout = limits.answer_s
-    entity.stall_s = limits.stall_s
-    entity.network_timeout = None  # the bounds of each operation hold; ours is never idle
     if not peer.port or not contexts:
         yield (
             None,
@@ -227,6 +249,7 @@ def _associate(
         )
         return
     try:
+        entity = _entity(peer, calling_ae, limits, tls)
         assoc = entity.associate(
             peer.host,
             peer.port,
@@ -234,17 +257,33 @@ def _associate(
             ae_title=peer.ae_title,
             max_pdu=limits.pdu_bytes,
         )
+    except NodeError as error:  # never in the clear instead
+        yield None, str(error)
+        return
     except OSError as error:
         yield None, f"host cannot be found ({error.strerror or error}); check its name"
         return
     try:
-        yield assoc, _problem(assoc)
+        yield assoc, _problem(assoc, entity)
     finally:
         if assoc.is_established:
             assoc.release()
 
 
-def _problem(assoc: Association) -> str:
+def _entity(
+    peer: Destination, calling_ae: str, limits: SenderLimits, tls: TlsSection | None
+) -> Entity:
+    entity = application_entity(calling_ae)
+    entity.connection_timeout = limits.connect_s
+    entity.acse_timeout = limits.associate_s
+    entity.dimse_timeout = limits.answer_s
+    entity.stall_s = limits.stall_s
+    entity.network_timeout = None  # the bounds of each operation hold; ours is never idle
+    entity.secure = secure_peer(tls, peer.host, peer.identities) if peer.tls else None
+    return entity
+
+
+def _problem(assoc: Association, entity: Entity) -> str:
     """Say in plain words why an association does not stand; empty where it does."""
     if assoc.is_established:
         return ""
@@ -253,6 +292,8 @@ def _problem(assoc: Association) -> str:
         return f"association rejected: {answer.reason_str}"
     if assoc.rejected_contexts:
         return "the peer takes none of the offered object types"
+    if entity.problem and entity.secure is not None:
+        return f"no TLS connection: {entity.problem}"
     if assoc.is_aborted and assoc.acceptor.primitive is None and assoc.dul.socket is None:
         return "cannot connect"
     return "cannot connect, or no answer to the association request in time"

@@ -1,18 +1,20 @@
 """The server class behind the port: pynetdicom's association server with bounds.
 
 Given to the library through its public hook ``AE.make_server(server_class=...)``. Against the
-plain server it adds: a deadline for each PDU (a silent or slow peer cannot hold a thread), an
-enforced PDU length, caps on connections before a thread is made, a longer backlog, TCP_NODELAY
-and immediate acknowledgements, an idle timer that does not run while an instance is stored.
+plain server it adds: the TLS handshake beside the accept loop, a deadline for each handshake, PDU
+and message (a silent or slow peer cannot hold a thread), enforced lengths, caps on connections
+before a thread is made and on what all hold in memory, no reading ahead of the answers, a longer
+backlog, TCP_NODELAY and immediate acknowledgements, an idle timer that does not run while an
+instance is stored.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from socketserver import TCPServer
@@ -26,9 +28,12 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicom_node.clock import SystemClock
+from dicom_node.net.access import Refusal
+from dicom_node.net.connections import Connection, Connections
 from dicom_node.net.contexts import supported_contexts
 from dicom_node.net.library import ClosingSocket
 from dicom_node.net.limits import ServerLimits
+from dicom_node.net.tls import explain
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +57,19 @@ class GuardedSocket(ClosingSocket):
     limits = ServerLimits()
     held = False
     """the library reads no more: the connection is about to be taken over"""
+    message_since_s = 0.0
     _deadline = 0.0
 
     @property
     def ready(self) -> bool:
-        """Whether there is something for the library to read."""
-        return not self.held and bool(super().ready)
+        """Whether the library is to read now.
+
+        Not when the connection is taken over, and not while requests wait for their answer, so
+        that none pile up.
+        """
+        if self.held or self.assoc.dimse.msg_queue.qsize() >= self.limits.waiting_messages:
+            return False
+        return super().ready
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read ``nr_bytes``: first the PDU's header, then in a second call its body.
@@ -74,7 +86,7 @@ class GuardedSocket(ClosingSocket):
             if nr_bytes > self._longest():
                 self.send(_ABORT_PDU)
                 raise OSError("PDU longer than allowed")
-            data = self._read(nr_bytes)
+            data = super().recv(nr_bytes)
         except OSError:
             self._wake_waiting()
             raise
@@ -130,12 +142,14 @@ class GuardedRequestHandler(RequestHandler):
         guarded = GuardedSocket(assoc, client_socket=self.request)
         guarded.limits = self.server.limits
         assoc.dul.socket = guarded
+        connection = self.server.connection_of(self.request)
         assoc.dul.daemon = True
         assoc.dul._run_loop_delay = _SILENT_POLL_S
         # after the handlers of the server: what they reject is offered nothing
         assoc.bind(evt.EVT_REQUESTED, _offer, [self.server.offered])
-        assoc.bind(evt.EVT_PDU_RECV, _bound_message, [self.server.limits])
-        self.server.register(self.client_address[0], self.request, assoc)
+        assoc.bind(evt.EVT_PDU_RECV, _bound_message, [self.server, connection])
+        assoc.bind(evt.EVT_DIMSE_SENT, _forget_message, [connection])
+        connection.assoc = assoc
         return assoc
 
 
@@ -148,16 +162,33 @@ def _offer(event: evt.Event, contexts: list[PresentationContext]) -> None:
         event.assoc.acceptor.supported_contexts = deepcopy(contexts)
 
 
-def _bound_message(event: evt.Event, limits: ServerLimits) -> None:
-    """End an association whose message outgrows its limit. Runs after each PDU."""
-    message = event.assoc.dimse.message
-    if message is None:
+def _bound_message(event: evt.Event, server: GuardedServer, connection: Connection) -> None:
+    """End an association whose message is too long or too slow. Runs after each PDU."""
+    limits, guarded = server.limits, cast("GuardedSocket | None", event.assoc.dul.socket)
+    message, now_s = event.assoc.dimse.message, _CLOCK.monotonic_s()
+    if message is None or guarded is None:
+        if guarded is not None:
+            guarded.message_since_s = now_s
         return
     data_set_bytes = message.data_set.tell() if message.data_set is not None else 0
     command_bytes = message.encoded_command_set.tell()
+    allowed_s = limits.message_s + data_set_bytes / limits.least_bytes_per_s
     if command_bytes > limits.command_bytes or data_set_bytes > limits.instance_bytes:
-        log.warning("message longer than allowed; association ended")
-        event.assoc.abort()
+        _end(event.assoc, "message longer than allowed; association ended")
+    elif now_s - guarded.message_since_s > allowed_s:
+        _end(event.assoc, "message slower than allowed; association ended")
+    elif (too_much := server.connections.hold(connection, data_set_bytes)) is not None:
+        _end(too_much, "too much in memory at once; an association ended")
+
+
+def _end(assoc: Association, why: str) -> None:
+    log.warning(why)
+    assoc.abort(block=False)
+
+
+def _forget_message(_event: evt.Event, connection: Connection) -> None:
+    """Note that an answer has gone out: its request is held no longer."""
+    connection.held_bytes = 0
 
 
 def keep_alive(assoc: Association) -> None:
@@ -165,11 +196,44 @@ def keep_alive(assoc: Association) -> None:
     assoc.dul._idle_timer.restart()
 
 
-@dataclass
-class _Connection:
-    address: str
-    request: socket.socket
-    assoc: Association
+class SharedBounds:
+    """Bounds of messages, and of what all associations hold together, for `StorageStream`."""
+
+    def __init__(
+        self, connections: Connections, connection: Connection, limits: ServerLimits
+    ) -> None:
+        self._connections = connections
+        self._connection = connection
+        self._limits = limits
+
+    def grown(self, data_bytes: int, begun_s: float) -> None:
+        """Note the size of a message so far, begun at a monotonic time.
+
+        Raises:
+            OSError: it is too slow, or holds most where all hold too much.
+        """
+        allowed_s = self._limits.message_s + data_bytes / self._limits.least_bytes_per_s
+        if _CLOCK.monotonic_s() - begun_s > allowed_s:
+            raise OSError("message slower than allowed")
+        too_much = self._connections.hold(self._connection, data_bytes)
+        if too_much is self._connection.assoc and too_much is not None:
+            raise OSError("too much in memory at once")
+        if too_much is not None:
+            _end(too_much, "too much in memory at once; an association ended")
+
+    def answered(self) -> None:
+        """Note that nothing is held any longer."""
+        self._connection.held_bytes = 0
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What ports share, and what makes one a TLS port."""
+
+    connections: Connections
+    context: ssl.SSLContext | None = None
+    refused: Callable[[str, Refusal, str], None] | None = None
+    """told of a connection that did not become an association: address, why, detail"""
 
 
 class GuardedServer(AssociationServer):
@@ -185,18 +249,20 @@ class GuardedServer(AssociationServer):
         *,
         evt_handlers: list[evt.EventHandlerType],
         limits: ServerLimits,
+        guard: Guard,
     ) -> None:
         self.limits = limits
         self.offered = contexts
         self.request_queue_size = limits.backlog
-        self._connections: list[_Connection] = []
-        self._lock = threading.Lock()
+        self.connections = guard.connections
+        self._guard = guard
+        self._making = threading.local()
         super().__init__(
             ae,
             address,
             ae_title,
             [],
-            ssl_context,
+            ssl_context,  # none: the library would wait for the handshake where it accepts
             evt_handlers=evt_handlers,
             request_handler=GuardedRequestHandler,
         )
@@ -211,74 +277,102 @@ class GuardedServer(AssociationServer):
         return connection, address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Hold the caps, before a thread is made.
-
-        At a cap the oldest connection without an association gives way, so that silent
-        connections cannot lock out a peer.
-        """
-        address = client_address[0]
-        with self._lock:
-            self._connections = [c for c in self._connections if c.assoc.is_alive()]
-            same = [c for c in self._connections if c.address == address]
-            for group, cap in (
-                (same, self.limits.connections_per_address),
-                (self._connections, self.limits.connections),
-            ):
-                if len(group) >= cap and not self._drop_oldest(group):
-                    log.warning("connection refused: too many", extra={"address": address})
-                    return False
-        return True
-
-    def _drop_oldest(self, group: list[_Connection]) -> bool:
-        for connection in group:
-            if not connection.assoc.is_established:
-                self._connections.remove(connection)
-                _shut(connection.request)
-                return True
+        """Hold the caps, before a thread is made."""
+        if self.connections.make_room(client_address[0]):
+            return True
+        self._tell(client_address[0], Refusal.TOO_MANY_CONNECTIONS, "")
         return False
 
-    def register(self, address: str, request: socket.socket, assoc: Association) -> None:
-        """Count a connection; the handler calls this before the association starts."""
-        with self._lock:
-            self._connections.append(_Connection(address, request, assoc))
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Make the association; with TLS in a thread of its own, after the handshake."""
+        if self._guard.context is None:
+            self._associate(self.connections.enter(client_address[0], request), client_address)
+            return
+        try:
+            secured = self._guard.context.wrap_socket(
+                request, server_side=True, do_handshake_on_connect=False
+            )
+        except (OSError, ValueError):
+            self.shutdown_request(request)  # it is gone already
+            return
+        threading.Thread(
+            target=self._secure,
+            args=(self.connections.enter(client_address[0], secured), client_address),
+            name="dicom-handshake",
+            daemon=True,
+        ).start()
+
+    def _secure(self, connection: Connection, client_address: Any) -> None:
+        secured = cast(ssl.SSLSocket, connection.request)
+        try:
+            secured.settimeout(self.limits.handshake_s)  # for the whole handshake, not each read
+            secured.do_handshake()
+            self._associate(connection, client_address)
+        except (OSError, ValueError) as error:
+            self.connections.leave(connection)
+            secured.close()
+            # one that says nothing and goes is a probe of its network, and no news
+            if not isinstance(error, (ConnectionError, ssl.SSLEOFError)):
+                self._tell(connection.address, Refusal.TLS_FAILED, explain(error))
+
+    def _associate(self, connection: Connection, client_address: Any) -> None:
+        self._making.connection = connection
+        try:
+            self.finish_request(connection.request, client_address)
+        except BaseException:
+            self.connections.leave(connection)
+            raise
+
+    def connection_of(self, request: socket.socket) -> Connection:
+        """Return the connection that this thread is making an association of."""
+        connection: Connection = self._making.connection
+        if connection.request is not request:
+            raise RuntimeError("not the connection in work")
+        return connection
+
+    def watch(self, assoc: Association) -> SharedBounds:
+        """Return the bounds of an association that reads its connection itself.
+
+        Raises:
+            OSError: its connection is gone.
+        """
+        for connection in self.connections.living():
+            if connection.assoc is assoc:
+                return SharedBounds(self.connections, connection, self.limits)
+        raise OSError("the connection is gone")
+
+    def _tell(self, address: str, refusal: Refusal, detail: str) -> None:
+        if self._guard.refused is not None:
+            self._guard.refused(address, refusal, detail)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that could not be set up; its socket is closed by the caller."""
         log.exception("connection could not be set up", extra={"address": client_address[0]})
 
-    # counting and ending
-
-    def associations(self) -> list[Association]:
-        """Return the associations that stand."""
-        with self._lock:
-            return [c.assoc for c in self._connections if c.assoc.is_established]
+    # ending
 
     def shutdown(self) -> None:
         """Stop accepting and close the port. Running associations go on."""
         TCPServer.shutdown(self)
         self.server_close()
 
-    def drain(self, drain_s: float) -> None:
-        """Wait until the running associations have ended; end those left after ``drain_s``."""
-        deadline = _CLOCK.monotonic_s() + drain_s
-        while self.associations() and _CLOCK.monotonic_s() < deadline:
-            _CLOCK.sleep(0.02)
-        with self._lock:
-            left = [c for c in self._connections if c.assoc.is_alive()]
-        standing = [c for c in left if c.assoc.is_established]
-        for connection in standing:
-            connection.assoc.abort(block=False)
-        for connection in standing:
-            connection.assoc.join(timeout=_ABORT_S)
-        for connection in left:
-            _shut(connection.request)
-        for connection in left:
-            connection.assoc.join(timeout=_CLOSE_S)
 
-
-def _shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+def drain(connections: Connections, drain_s: float) -> None:
+    """Wait until the running associations have ended; end those left after ``drain_s``."""
+    deadline = _CLOCK.monotonic_s() + drain_s
+    while connections.associations() and _CLOCK.monotonic_s() < deadline:
+        _CLOCK.sleep(0.02)
+    left = connections.living()
+    standing = [one.assoc for one in left if one.assoc and one.assoc.is_established]
+    for assoc in standing:
+        assoc.abort(block=False)
+    for assoc in standing:
+        assoc.join(timeout=_ABORT_S)
+    for one in left:
+        one.shut()
+    for one in left:
+        if one.assoc is not None and one.assoc.ident is not None:
+            one.assoc.join(timeout=_CLOSE_S)
 
 
 def open_server(
@@ -287,8 +381,11 @@ def open_server(
     handlers: list[evt.EventHandlerType],
     limits: ServerLimits,
     contexts: list[PresentationContext] | None = None,
+    guard: Guard | None = None,
 ) -> GuardedServer:
     """Bind a port through the library's hook. Nothing is accepted before it is served.
+
+    ``guard``: None for a plain port that shares its caps with no other.
 
     Raises:
         OSError: the address cannot be used.
@@ -299,6 +396,7 @@ def open_server(
         evt_handlers=handlers,
         server_class=GuardedServer,
         limits=limits,
+        guard=guard or Guard(Connections(limits)),
     )
     return cast(GuardedServer, server)
 

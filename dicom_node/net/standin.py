@@ -35,7 +35,7 @@ from dicom_node.net.library import (
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.outcomes import InstanceStatus
 from dicom_node.net.sender import Address, Destination, outgoing, send
-from dicom_node.net.server import GuardedServer, bound_port, open_server, serve_in_thread
+from dicom_node.net.server import GuardedServer, bound_port, drain, open_server, serve_in_thread
 
 log = logging.getLogger(__name__)
 _END = None
@@ -134,7 +134,7 @@ class PacsStandIn:
         if self._server is None:
             return
         self._server.shutdown()
-        self._server.drain(drain_s)
+        drain(self._server.connections, drain_s)
         self._to_echo.put(_END)
         for thread in self._threads:
             thread.join()

@@ -154,7 +154,8 @@ class StorageStream:
         with contextlib.suppress(OSError):
             if not isinstance(connection, ssl.SSLSocket):  # which one thread alone may use
                 connection.sendall(struct.pack(">BBLL", _ABORT, 0, 4, 0))
-            connection.shutdown(socket.SHUT_RDWR)
+            # not the method of a TLS socket: that one would first drop the encryption
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def _take_over(self) -> bool:
         """Stop the library's reading thread once it has sent its acceptance."""
@@ -243,6 +244,7 @@ class StorageStream:
             if size < 0 or left < 0:
                 raise _ProtocolError(_INVALID_PARAMETER, "a value is longer than its PDU")
             self._begin(context_id)
+            self._watch.grown(self._message.size + size, self._message.begun_s)
             if control & 1:
                 self._read_command(size, last=bool(control & 2))
             else:
@@ -284,7 +286,6 @@ class StorageStream:
         with memoryview(self._data) as whole, whole[message.size : end] as part:
             self._fill(part)
         message.size = end
-        self._watch.grown(end, message.begun_s)
         if last:
             with memoryview(self._data) as whole, whole[:end] as part:
                 data = bytes(part)

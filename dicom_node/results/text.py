@@ -21,9 +21,12 @@ def ascii_text(text: str) -> str:
 
 
 def series_description(words: str, request: ResultRequest) -> str:
-    """Return the description of one of our series: content, revision, caveat (LO, 64)."""
-    revision = f" rev {request.revision}" if request.revision > 1 else ""
-    return f"{words}{revision}{RUO_SUFFIX}"
+    """Return the description of one of our series: AI, revision, content, caveat (LO, 64).
+
+    The revision stands early: OHIF shows the first 24 characters or so.
+    """
+    revised = f"AI rev {request.revision} " if request.revision > 1 else "AI "
+    return f"{words.replace('AI ', revised, 1)}{RUO_SUFFIX}"
 
 
 def percent(fraction: float) -> float:

@@ -33,6 +33,7 @@ class PeerStore(Database):
                     "port": row.port, "may_send": row.may_send,
                     "receives_results": row.receives_results,
                     "from": json.loads(row.sources_json), "objects": json.loads(row.objects_json),
+                    "tls": row.tls, "certificate": json.loads(row.certificates_json),
                 }
             )
             for row in rows
@@ -48,6 +49,7 @@ class PeerStore(Database):
             "name": peer.name, "ae_title": peer.ae_title, "host": peer.host, "port": peer.port,
             "may_send": peer.may_send, "receives_results": peer.receives_results,
             "sources_json": json.dumps(peer.from_), "objects_json": json.dumps(peer.objects),
+            "tls": peer.tls, "certificates_json": json.dumps(peer.certificate),
             "created_at": self._clock.now_s(),
         }  # fmt: skip
         try:
@@ -64,7 +66,9 @@ class PeerStore(Database):
             db.execute(delete(acceptances).where(acceptances.c.peer == name))
             return db.execute(delete(peers).where(peers.c.name == name)).rowcount == 1
 
-    def record_refusal(self, calling_ae: str, called_ae: str, address: str, reason: str) -> None:
+    def record_refusal(
+        self, calling_ae: str, called_ae: str, address: str, reason: str, count: int = 1
+    ) -> None:
         """Count a refused requester; only the last thousand different ones are kept (G5)."""
         who = {
             "calling_ae": _printable(calling_ae, _TEXT), "called_ae": _printable(called_ae, _TEXT),
@@ -72,13 +76,13 @@ class PeerStore(Database):
         }  # fmt: skip
         now_s = self._clock.now_s()
         same = [refusals.c[name] == value for name, value in who.items()]
-        again = update(refusals).where(*same).values(count=refusals.c.count + 1, last_at=now_s)
+        again = update(refusals).where(*same).values(count=refusals.c.count + count, last_at=now_s)
         with self._write() as db:
             if db.execute(again).rowcount:
                 return
             try:
                 with db.begin_nested():
-                    first = insert(refusals).values(count=1, first_at=now_s, last_at=now_s)
+                    first = insert(refusals).values(count=count, first_at=now_s, last_at=now_s)
                     db.execute(first.values(**who))
             except IntegrityError:
                 db.execute(again)

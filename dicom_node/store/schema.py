@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -256,6 +257,8 @@ peers = Table(
     Column("receives_results", Boolean, nullable=False),
     Column("sources_json", Text, nullable=False),
     Column("objects_json", Text, nullable=False),
+    Column("tls", Boolean, nullable=False, server_default=false()),
+    Column("certificates_json", Text, nullable=False, server_default="[]"),
     Column("created_at", Double, nullable=False),
     CheckConstraint("NOT receives_results OR port IS NOT NULL", name="port"),
 )

@@ -33,6 +33,7 @@ def files(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     return {name.split(".")[0]: folder / name for name in volumes}
 
 
+@pytest.mark.slow
 def test_predict_writes_the_contract_files_and_json_alone(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_help(command: str) -> None:
     assert "Usage" in done.stdout
 
 
+@pytest.mark.slow
 def test_simulate_makes_anatomies_for_training(tmp_path: Path) -> None:
     done = _run("simulate", "--out", tmp_path, "--cases", 1, "--seed", 3, "--anatomies")
     assert done.returncode == 0, done.stderr

@@ -56,6 +56,7 @@ def test_every_phase_runs_and_the_release_loads(cache: Path, tmp_path: Path) -> 
         assert all(torch.equal(value, again[name][key]) for key, value in tensors.items())
 
 
+@pytest.mark.slow
 def test_a_phase_without_steps_is_left_out(cache: Path, tmp_path: Path) -> None:
     config = small_config(held_out=0.5, joint=Phase(steps=0))
     weights = train(config, [cache], tmp_path, resume=False, device="cpu")

@@ -73,6 +73,8 @@ class StoreScp:
 
     ae_title = "STORESCP"
     host = "127.0.0.1"
+    tls = False
+    identities = ("127.0.0.1",)
 
     def __init__(self, folder: Path, *options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

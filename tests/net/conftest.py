@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from dicom_node.clock import SystemClock
-from dicom_node.config import NodeConfig, NodeSection, PeerConfig
+from dicom_node.config import NodeConfig, NodeSection, PeerConfig, TlsSection
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.receiver import Receiver
 from dicom_node.net.sender import Address
@@ -62,6 +62,11 @@ class OpenPort:
     def address(self) -> Address:
         return Address(NODE_AE, "127.0.0.1", self.port)
 
+    @property
+    def tls_address(self) -> Address:
+        assert self.handle.tls_port is not None
+        return Address(NODE_AE, "127.0.0.1", self.handle.tls_port, tls=True)
+
     def refusals(self) -> list[tuple[str, str, str, str]]:
         """Who was refused: calling AE, called AE, address, reason; the latest first."""
         keys = ("calling_ae", "called_ae", "address", "reason")
@@ -90,11 +95,16 @@ def open_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenPortWith
     """Open a port on loopback with a real database; all are closed at the end of the test."""
     opened: list[OpenPort] = []
 
-    def start(peers: Sequence[PeerConfig] = (), limits: ServerLimits | None = None) -> OpenPort:
+    def start(
+        peers: Sequence[PeerConfig] = (),
+        limits: ServerLimits | None = None,
+        tls: TlsSection | None = None,
+    ) -> OpenPort:
         folder = tmp_path_factory.mktemp("node")
         config = NodeConfig(
             node=NodeSection(ae_title=NODE_AE, port=0, data_dir=folder),
             peers=tuple(peers or [peer()]),
+            tls=tls or TlsSection(),
         )
         clock = SystemClock()
         store = Store(config.database_url, clock=clock, create=True)

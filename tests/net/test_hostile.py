@@ -12,9 +12,10 @@ import time
 import pytest
 
 from dicom_node.net.limits import ServerLimits
+from dicom_node.net.refusals import RefusalLog, Refused
 from dicom_node.net.sender import echo
 from tests.net.conftest import OpenPort, OpenPortWith, peer, wait_for
-from tests.net.wire import Wire, associate_rq, pdata, pdu, store_rq
+from tests.net.wire import Wire, associate_rq, pdata, pdu, status_of, store_rq
 
 PROMPT_S = 5.0
 """An honest echo beside an attack; the plain server rejects it or takes longer than 8 s."""
@@ -119,6 +120,141 @@ def test_at_the_cap_the_oldest_connection_without_association_gives_way(
     assert idle[0].closed_within(3)
     for wire in idle:
         wire.socket.close()
+
+
+STRANGER = "127.0.0.2"  # all of 127.0.0.0/8 is this machine; no peer sends from here
+
+
+def test_r8_strangers_have_a_small_room_and_peers_the_rest(open_port: OpenPortWith) -> None:
+    node = open_port(limits=ServerLimits(connections=8, strangers=3))
+    flood = [Wire(node.port, STRANGER) for _ in range(40)]
+    assert _echo_s(node) < PROMPT_S
+    wait_for(lambda: _acceptor_threads() <= 3)
+    for wire in flood:
+        wire.socket.close()
+
+
+def test_a_stranger_still_learns_that_it_is_one(open_port: OpenPortWith) -> None:
+    """The administrator finds its AE title and address in the list of refusals."""
+    node = open_port()
+    with Wire(node.port, STRANGER) as wire:
+        wire.send(associate_rq("NEW_MR"))
+        assert wire.read_pdu()[0] == 3
+    wait_for(node.refusals)
+    assert node.refusals() == [("NEW_MR", "PROSTATE_AI", STRANGER, "calling_ae_unknown")]
+
+
+def test_a_peer_added_while_running_leaves_the_room_of_strangers(open_port: OpenPortWith) -> None:
+    node = open_port([peer(host=STRANGER)], limits=ServerLimits(strangers=1))
+    access = node.handle._access
+    assert access.is_source(STRANGER)
+    assert not access.is_source("127.0.0.1")
+    node.store.peer_add(peer("MR1"))
+    wait_for(lambda: access.is_source("127.0.0.1"))
+
+
+def test_r8_one_peer_cannot_take_every_association(open_port: OpenPortWith) -> None:
+    node = open_port([peer(), peer("MR1")], ServerLimits(associations=4, associations_per_peer=3))
+    standing = [Wire(node.port).associate("PACS") for _ in range(3)]
+    assert not echo(node.address, calling_ae="PACS").ok
+    assert echo(node.address, calling_ae="MR1").ok
+    for wire in standing:
+        wire.reset()
+
+
+def test_r8_a_flood_of_refusals_is_recorded_at_the_pace_of_the_node(
+    open_port: OpenPortWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record is a synced transaction: as many as refusals would hold up the images."""
+    node = open_port()
+    written: list[int] = []
+    record = node.store.record_refusal
+
+    def counted(calling: str, called: str, address: str, reason: str, count: int = 1) -> None:
+        written.append(count)
+        record(calling, called, address, reason, count)
+
+    monkeypatch.setattr(node.store, "record_refusal", counted)
+    for _ in range(60):
+        with Wire(node.port) as wire:
+            wire.send(associate_rq("STRANGER"))
+            assert wire.read_pdu()[0] == 3
+    wait_for(lambda: sum(written) == 60)
+    assert len(written) < 30
+    assert node.store.refusals()[0]["count"] == 60
+
+
+def test_different_refusals_beyond_a_number_are_only_counted(
+    open_port: OpenPortWith, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = open_port()
+    log = RefusalLog(node.store)
+    for number in range(300):
+        log.tell(Refused("10.0.0.1", "calling_ae_unknown", f"AE{number}"))
+    log.start()
+    log.close()
+    assert 200 < len(node.store.refusals(limit=1000)) < 300
+    assert "refusals were not recorded: too many" in caplog.text
+
+
+def test_r7_a_message_that_drips_is_given_up(open_port: OpenPortWith) -> None:
+    """Each PDU is in time, the whole is not."""
+    limits = ServerLimits(message_s=0.5, least_bytes_per_s=1_000_000)
+    node = open_port(limits=limits)
+    with Wire(node.port).associate() as wire:
+        wire.send(store_rq(b"1.2.3"))
+        started = time.monotonic()
+        with pytest.raises(OSError, match=r"."):
+            while time.monotonic() - started < 5:
+                wire.send(pdata(bytes(10), control=0))
+                time.sleep(0.05)
+        assert time.monotonic() - started < 4
+    assert node.ingest.received == []
+
+
+def test_a_large_message_at_a_fair_pace_is_taken(open_port: OpenPortWith) -> None:
+    limits = ServerLimits(message_s=0.5, least_bytes_per_s=10_000)
+    node = open_port(limits=limits)
+    with Wire(node.port).associate() as wire:
+        wire.send(store_rq(b"1.2.3"))
+        for last in (False, False, False, True):
+            time.sleep(0.2)
+            wire.send(pdata(bytes(16_000), control=2 if last else 0))
+        assert status_of(wire.read_pdu()[1]) == 0
+
+
+def test_g5_what_all_hold_in_memory_has_a_limit(open_port: OpenPortWith) -> None:
+    """The association that holds most is ended, the others go on."""
+    node = open_port(limits=ServerLimits(held_bytes=400_000))
+
+    def held() -> list[int]:
+        return [one.held_bytes for one in node.handle._connections.living()]
+
+    def begin(wire: Wire, count: int) -> None:
+        wire.send(store_rq(b"1.2.3"))
+        for _ in range(count):
+            wire.send(pdata(bytes(16_000), control=0))
+
+    with Wire(node.port).associate() as large, Wire(node.port).associate() as small:
+        begin(large, 19)
+        wait_for(lambda: max(held()) >= 18 * 16_000)
+        begin(small, 10)
+        assert large.read_pdu()[0] == 7
+        small.send(pdata(bytes(2), control=2))
+        assert status_of(small.read_pdu()[1]) == 0
+
+
+def test_g5_requests_are_not_read_ahead_of_their_answers(open_port: OpenPortWith) -> None:
+    node = open_port(limits=ServerLimits(waiting_messages=2))
+    node.ingest.hold = threading.Event()
+    with Wire(node.port).associate() as wire:
+        for _ in range(12):
+            wire.send(store_rq(b"1.2.3") + pdata(bytes(100), control=2))
+        time.sleep(0.5)
+        (assoc,) = node.handle._connections.associations()
+        assert assoc.dimse.msg_queue.qsize() <= 2
+        node.ingest.hold.set()
+        assert [status_of(wire.read_pdu()[1]) for _ in range(12)] == [0] * 12
 
 
 def test_established_associations_keep_their_place(open_port: OpenPortWith) -> None:

@@ -75,8 +75,7 @@ def test_cut_in_a_c_store_leaves_no_row_and_no_file(node: Node, way: str) -> Non
         wire.send(b"\7\0\0\0\0\4" + bytes(4))
     else:
         wire.reset()
-    server = node.receiver._server
-    wait_for(lambda: server is not None and not server.associations())
+    wait_for(lambda: not node.receiver._connections.associations())
     wire.socket.close()
     assert node.files() == before
     assert node.store.studies_list() == []

@@ -13,7 +13,7 @@ from pynetdicom import AE
 from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig, NodeSection, PeerConfig
 from dicom_node.errors import ConfigError, StoreError
-from dicom_node.net.access import Refusal
+from dicom_node.net.access import PEERS_FRESH_S, Refusal
 from dicom_node.net.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.outcomes import Outcome
@@ -86,6 +86,7 @@ def test_unsupported_sop_class_is_refused_and_recorded(
     statuses = send(node.address, [outgoing(p) for p in paths], calling_ae="PACS")
     assert [s.outcome for s in statuses] == [Outcome.SENT, Outcome.PERMANENT]
     reason = f"{Refusal.SOP_CLASS_NOT_SUPPORTED}: {CT}"
+    wait_for(node.refusals)
     assert node.refusals() == [("PACS", "PROSTATE_AI", "127.0.0.1", reason)]
 
 
@@ -151,6 +152,7 @@ def test_when_peers_cannot_be_read_nobody_comes_in(
         raise StoreError("database is locked")
 
     monkeypatch.setattr(node.store, "peers", fail)
+    time.sleep(PEERS_FRESH_S + 0.1)
     assert not echo(node.address, calling_ae="PACS").ok
     wait_for(node.refusals)
     assert node.refusals()[0][3] == Refusal.NODE_UNAVAILABLE
@@ -207,7 +209,7 @@ def test_stop_lets_a_running_association_finish(open_port: OpenPortWith, tmp_pat
         target=lambda: results.extend(send(node.address, items, calling_ae="PACS"))
     )
     sending.start()
-    wait_for(lambda: node.handle._server is not None and node.handle._server.associations())
+    wait_for(node.handle._connections.associations)
     stopping = threading.Thread(target=node.handle.stop, kwargs={"drain_s": 10})
     stopping.start()
     wait_for(lambda: not echo(node.address, calling_ae="PACS").ok)

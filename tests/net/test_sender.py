@@ -176,6 +176,7 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_f10_a_silent_peer_costs_bounded_time(silent_port: int, tmp_path: Path) -> None:
     silent = Address("PACS", "127.0.0.1", silent_port)
     started = time.monotonic()

@@ -18,7 +18,7 @@ from pynetdicom.presentation import build_context
 from dicom_node.net.contexts import VERIFICATION, supported_contexts
 from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
-from dicom_node.net.server import open_server, serve_in_thread
+from dicom_node.net.server import drain, open_server, serve_in_thread
 from dicom_node.net.stream import StorageStream, command_elements, encode_command
 from tests.net.conftest import MR, OpenPortWith, wait_for
 from tests.net.wire import Wire, element, pdata, pdu, status_of, store_rq
@@ -175,24 +175,23 @@ def test_an_association_with_another_service_stays_with_the_library(
                 "127.0.0.1", server.server_address[1], ae_title="PROSTATE_AI"
             )
             assert assoc.send_c_echo().Status == 0
-            (acceptor,) = server.associations()
+            (acceptor,) = server.connections.associations()
             streams.append(
                 isinstance(getattr(acceptor._run_reactor, "__self__", None), StorageStream)
             )
             assoc.release()
-            wait_for(lambda: not server.associations())
+            wait_for(lambda: not server.connections.associations())
     finally:
         server.shutdown()
         thread.join()
-        server.drain(0)
+        drain(server.connections, 0)
     assert streams == [True, False]
 
 
 def test_the_library_hears_how_an_association_ended(open_port: OpenPortWith) -> None:
     node = open_port()
     heard: list[str] = []
-    server = node.handle._server
-    assert server is not None
+    (server, _thread) = node.handle._running[0]
     for event, name in ((evt.EVT_RELEASED, "released"), (evt.EVT_ABORTED, "aborted")):
         server.bind(event, lambda _event, name=name: heard.append(name))
     with Wire(node.port).associate() as wire:

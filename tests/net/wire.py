@@ -51,8 +51,9 @@ def pdata(data: bytes, control: int) -> bytes:
 class Wire:
     """A TCP connection that sends bytes and reads PDUs."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+    def __init__(self, port: int, source: str = "") -> None:
+        own = (source, 0) if source else None
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=own)
 
     def __enter__(self) -> Wire:
         return self
@@ -68,8 +69,8 @@ class Wire:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def associate(self) -> Wire:
-        self.send(associate_rq())
+    def associate(self, calling: str = "PACS") -> Wire:
+        self.send(associate_rq(calling))
         kind, _ = self.read_pdu()
         assert kind == 2
         return self

@@ -283,7 +283,7 @@ def test_later_revision_names_its_predecessor(stack_finding: Built) -> None:
     report = of_kind(later, "sr")
     named = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
     assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == earlier.sop_instance_uid
-    assert report.SeriesDescription == "AI prostate report rev 2 - RUO"
+    assert report.SeriesDescription == "AI rev 2 prostate report - RUO"
     assert report.SOPInstanceUID != earlier.sop_instance_uid
 
 

@@ -60,7 +60,7 @@ def test_all_kinds_are_made(full: Built) -> None:
     assert len(numbers) == len({number for number, _ in numbers}) == len(kinds)
     for made in full[1]:
         description = str(read(made).SeriesDescription)
-        assert description.endswith(" rev 2 - RUO")
+        assert description.startswith("AI rev 2 ")
         assert len(description) <= 64
 
 

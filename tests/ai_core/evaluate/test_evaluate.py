@@ -12,6 +12,7 @@ import pytest
 
 from ai_core.errors import InputError
 from ai_core.evaluate.figures import Bootstrap, row_data, summary
+from ai_core.evaluate.inputs import KeptInputs
 from ai_core.evaluate.one import Plan, evaluate_case
 from ai_core.evaluate.record import (
     FULL,
@@ -24,13 +25,14 @@ from ai_core.evaluate.record import (
     write_record,
 )
 from ai_core.evaluate.report import as_markdown, make_report, write_report
-from ai_core.evaluate.run import Outcome, Request, run_evaluation
+from ai_core.evaluate.run import Outcome, Request, _note, run_evaluation
 from ai_core.evaluate.sources import as_labelled, draw_sites, matrix_of, open_source
+from ai_core.labelled import LabelledCase
 from ai_core.release import Release
 from ai_core.sim.dataset import build_cache
 from ai_core.sim.export import simulate_to_folder
 from ai_core.sim.sites import Site
-from ai_core.sim.study import SimulatedStudy
+from ai_core.sim.study import SimulatedStudy, simulate_study
 from ai_core.types import Modality, ReleaseInfo
 
 QUICK_SITE = Site(t2w_matrix=224, t2w_spacing_mm=0.8, t2w_slices=20, has_dce=False)
@@ -91,6 +93,63 @@ def test_a_case_rendered_twice_is_the_same(anatomies: Path) -> None:
     assert np.array_equal(one.case.t2w.array, two.case.t2w.array)
     assert one.reference.positive
     assert one.site == QUICK_SITE.name
+
+
+class _Once:
+    """A source that counts how often it is asked."""
+
+    def __init__(self, case: LabelledCase) -> None:
+        self.case, self.asked = case, 0
+        self.names = (case.name,)
+
+    def read(self, index: int) -> LabelledCase:
+        self.asked += 1
+        return self.case
+
+
+def test_kept_inputs_read_the_same_and_are_made_once(tmp_path: Path) -> None:
+    site = dataclasses.replace(QUICK_SITE, has_dce=True)
+    drawn = simulate_study(5, site=site, planes=("axial",), t2w_matrix=128, dce_phases=3)
+    source = _Once(as_labelled("one", drawn))
+    kept = KeptInputs(source, tmp_path)  # type: ignore[arg-type]
+    first, again = kept.read(0), kept.read(0)
+    assert source.asked == 1
+    for read in (first, again):
+        _assert_same_case(read, source.case)
+    assert np.array_equal(first.case.t2w.array, again.case.t2w.array)
+    (tmp_path / "one.npz").write_bytes(b"cut off")
+    _assert_same_case(kept.read(0), source.case)
+    assert source.asked == 2
+
+
+def _assert_same_case(read: LabelledCase, drawn: LabelledCase) -> None:
+    assert dataclasses.replace(
+        read.reference, grades=None, gland=None, zones=None
+    ) == dataclasses.replace(drawn.reference, grades=None, gland=None, zones=None)
+    for name in ("grades", "gland", "zones"):
+        one, other = getattr(read.reference, name), getattr(drawn.reference, name)
+        assert np.array_equal(one, other)
+    pairs = [(read.case.t2w, drawn.case.t2w), (read.case.adc, drawn.case.adc)]
+    pairs += [(a.volume, b.volume) for a, b in zip(read.case.dwi, drawn.case.dwi, strict=True)]
+    assert [d.b_value_s_per_mm2 for d in read.case.dwi] == [
+        d.b_value_s_per_mm2 for d in drawn.case.dwi
+    ]
+    if drawn.case.dce is not None:
+        assert read.case.dce is not None
+        assert read.case.dce.times_s == drawn.case.dce.times_s
+        pairs += list(zip(read.case.dce.phases, drawn.case.dce.phases, strict=True))
+    for one, other in pairs:
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert one.geometry == other.geometry
+            top = float(np.abs(other.array).max())
+            assert np.allclose(one.array, other.array, rtol=6e-4, atol=top * 1e-6)
+
+
+def test_inputs_of_other_data_are_refused(tmp_path: Path) -> None:
+    _note(tmp_path / "inputs", {"seed": 4}, "--inputs")
+    with pytest.raises(InputError, match="another seed"):
+        _note(tmp_path / "inputs", {"seed": 5}, "--inputs")
 
 
 def test_other_seeds_draw_other_sites() -> None:

@@ -97,6 +97,7 @@ def test_t2_and_adc_are_correlated_in_the_peripheral_zone() -> None:
     assert 0.3 <= _median([float(np.corrcoef(t, a)[0, 1]) for t, a in pairs]) <= 0.75
 
 
+@pytest.mark.slow
 def test_surroundings_of_the_gland_are_dark() -> None:
     near, far = [], []
     for case, images in _rendered():
@@ -215,6 +216,7 @@ def test_soup_replaces_only_what_lies_outside_the_gland() -> None:
     assert not torch.equal(plain["t2w"], mixed["t2w"])
 
 
+@pytest.mark.slow
 def test_cache_is_the_same_whenever_it_is_built_and_resumes(tmp_path: Path) -> None:
     folder = tmp_path
     seen: list[tuple[int, int]] = []

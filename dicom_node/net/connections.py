@@ -1,0 +1,124 @@
+"""Who is connected. Caps hold before a thread is made, over all ports of the node together.
+
+Counted are connections, not associations: a silent one takes room too. At a cap the oldest
+connection without an association gives way, so that silent connections lock nobody out, not even
+from the same address. Addresses of no peer share a small room of their own; the rest is reserved
+for peers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pynetdicom.association import Association
+
+from dicom_node.net.limits import ServerLimits
+
+_SMALL_BYTES = 1 << 16  # not worth adding up; of all connections together it is a few MiB
+
+
+@dataclass(eq=False)
+class Connection:
+    """One TCP connection. Without an association its TLS handshake still goes on."""
+
+    address: str
+    is_peer: bool
+    request: socket.socket
+    assoc: Association | None = None
+    held_bytes: int = 0
+    """of the message that is coming in or waits for its answer"""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it takes room; an association that was not started yet does."""
+        return self.assoc is None or self.assoc.ident is None or self.assoc.is_alive()
+
+    @property
+    def is_established(self) -> bool:
+        """Whether its association stands."""
+        return self.assoc is not None and self.assoc.is_established
+
+    def shut(self) -> None:
+        """End the connection; the thread that reads it notices."""
+        with contextlib.suppress(OSError):
+            # not the method of a TLS socket: that one would first drop the encryption
+            socket.socket.shutdown(self.request, socket.SHUT_RDWR)
+
+
+class Connections:
+    """All connections of the node. Safe for many threads.
+
+    Args:
+        limits: the caps.
+        is_peer: whether an address is one that a peer sends from; must not wait for anything.
+    """
+
+    def __init__(self, limits: ServerLimits, is_peer: Callable[[str], bool] = lambda _: True):
+        self._limits = limits
+        self._is_peer = is_peer
+        self._here: list[Connection] = []
+        self._lock = threading.Lock()
+
+    def make_room(self, address: str) -> bool:
+        """Whether one more connection from ``address`` may come in; closes others for it."""
+        is_peer = self._is_peer(address)
+        limits = self._limits
+        with self._lock:
+            self._here = [one for one in self._here if one.is_alive]
+            same = [one for one in self._here if one.address == address]
+            strangers = [one for one in self._here if not one.is_peer]
+            groups = [(same, limits.connections_per_address), (self._here, limits.connections)]
+            if not is_peer:
+                groups.insert(0, (strangers, limits.strangers))
+            return all(len(group) < cap or self._drop_oldest(group) for group, cap in groups)
+
+    def _drop_oldest(self, group: list[Connection]) -> bool:
+        for one in group:
+            if not one.is_established:
+                if one in self._here:
+                    self._here.remove(one)
+                one.shut()
+                return True
+        return False
+
+    def enter(self, address: str, request: socket.socket) -> Connection:
+        """Count a connection from now on."""
+        connection = Connection(address, self._is_peer(address), request)
+        with self._lock:
+            self._here.append(connection)
+        return connection
+
+    def leave(self, connection: Connection) -> None:
+        """Count it no longer: no association came of it."""
+        with self._lock:
+            if connection in self._here:
+                self._here.remove(connection)
+
+    def living(self) -> list[Connection]:
+        """Return the connections that take room."""
+        with self._lock:
+            return [one for one in self._here if one.is_alive]
+
+    def associations(self) -> list[Association]:
+        """Return the associations that stand."""
+        return [one.assoc for one in self.living() if one.assoc and one.assoc.is_established]
+
+    def hold(self, connection: Connection, held_bytes: int) -> Association | None:
+        """Note what a connection holds in memory.
+
+        Returns the association to end where all together hold too much: the one that holds most.
+        """
+        connection.held_bytes = held_bytes
+        if held_bytes < _SMALL_BYTES:
+            return None
+        with self._lock:
+            holding = [one for one in self._here if one.is_alive]
+            if sum(one.held_bytes for one in holding) <= self._limits.held_bytes:
+                return None
+            most = max(holding, key=lambda one: one.held_bytes)
+            most.held_bytes = 0  # what it holds is freed: nobody else has to go for it
+            return most.assoc
