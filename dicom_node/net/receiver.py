@@ -131,7 +131,9 @@ class Scp:
         watch = cast(GuardedServer, assoc._server).watch(assoc)
         stream = StorageStream(assoc, self._limits, lambda request: self.store(request, who), watch)
         assoc._run_reactor = stream.run  # type: ignore[method-assign]
-        assoc.abort = stream.abort  # type: ignore[method-assign]
+        # the library sets ``abort`` to one of these before and after each event
+        assoc._abort_blocking = stream.abort  # type: ignore[method-assign]
+        assoc._abort_nonblocking = stream.abort  # type: ignore[method-assign]
 
     def _over_limit(self, assoc: Association, who: Requester) -> Refusal | None:
         standing = cast(GuardedServer, assoc._server).connections.associations()
