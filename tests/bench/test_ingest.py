@@ -4,7 +4,7 @@ The public examination, repeated under new UIDs, sent by DCMTK's storescu to a f
 time; receivers take turns, so that a ratio compares neighbours in time. TCP_NODELAY is set on all
 and all use one PDU size, except in the last table: there sender and receivers are as installed.
 
-`BENCH_INSTANCES` (1500), `BENCH_ROUNDS` (5), `BENCH_STOCK_INSTANCES` (60) change the size.
+`BENCH_INSTANCES` (1500), `BENCH_ROUNDS` (5), `BENCH_STOCK_INSTANCES` (150) change the size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
 INSTANCES = int(os.environ.get("BENCH_INSTANCES", "1500"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-STOCK_INSTANCES = int(os.environ.get("BENCH_STOCK_INSTANCES", "60"))
+STOCK_INSTANCES = int(os.environ.get("BENCH_STOCK_INSTANCES", "150"))
 PDU_BYTES = 131072
 _TICKS = os.sysconf("SC_CLK_TCK")
 
