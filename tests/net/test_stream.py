@@ -188,6 +188,16 @@ def test_an_association_with_another_service_stays_with_the_library(
     assert streams == [True, False]
 
 
+def test_an_end_from_outside_is_told_to_the_peer(open_port: OpenPortWith) -> None:
+    node = open_port()
+    with Wire(node.port).associate() as wire:
+        wait_for(lambda: any("AcceptorThread" in t.name for t in threading.enumerate()))
+        time.sleep(0.2)  # the stream has the connection
+        node.handle.stop(drain_s=0)
+        assert wire.read_pdu() == (ABORT, bytes(4))
+        assert wire.closed_within(3)
+
+
 def test_the_library_hears_how_an_association_ended(open_port: OpenPortWith) -> None:
     node = open_port()
     heard: list[str] = []
