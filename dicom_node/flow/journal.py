@@ -181,6 +181,7 @@ class Journal:
         except StoreError:
             self._active = None
             target.closed = True
+            self._empty_if_done(target)
             raise
         offset = target.end + RECORD_HEAD
         target.end += size
