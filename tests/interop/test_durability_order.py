@@ -110,7 +110,7 @@ def test_G1_no_answer_before_its_sync_and_no_row_before_its_file(tmp_path: Path)
     receiver = ReceiverUnderTest(tmp_path / "node")
     strace = [require("strace"), "-D", "-f", "-y", "-s", "24", "-e", f"trace={CALLS}"]
     receiver.start(*strace, "-o", str(trace))
-    ended = f"{receiver.pid} +++ exited with 0 +++"
+    ended = re.compile(rf"^{receiver.pid} +\+\+\+ exited with 0", re.MULTILINE)
     files = [write_instance(tmp_path, kilobytes=64) for _ in range(INSTANCES)]
     to = Address("PROSTATE_AI", "127.0.0.1", receiver.port)
     sent: list[Outcome] = []
@@ -125,7 +125,7 @@ def test_G1_no_answer_before_its_sync_and_no_row_before_its_file(tmp_path: Path)
     for sender in senders:
         sender.join()
     receiver.stop()
-    wait_for(lambda: ended in trace.read_text(errors="replace"))
+    wait_for(lambda: ended.search(trace.read_text(errors="replace")), limit_s=20)
     assert sent == [Outcome.SENT] * INSTANCES
     calls = read_trace(trace)
     acknowledged, wrong = acknowledgements_out_of_order(calls)
