@@ -16,10 +16,16 @@ LOGIT_LIMIT = 12.0
 
 
 class Calibration(BaseModel):
-    """Weights of the combination, and the likelihood from which a candidate is reported."""
+    """Weights of the combination, and the likelihood from which a candidate is reported.
+
+    ``heat_slope`` and ``heat_offset`` bring the logit of the fused map to the log-odds of a voxel
+    to lie in significant cancer (Platt); the losses that find small lesions leave it too sure.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    heat_slope: Annotated[float, Field(gt=0)] = 1.0
+    heat_offset: float = 0.0
     map_weight: float = 0.5
     classifier_weight: float = 0.5
     feature_weight: float = 0.0

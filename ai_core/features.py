@@ -20,6 +20,8 @@ from ai_core.types import FloatArray
 LARGE_MM = 15.0  # PI-RADS v2.1: 15 mm separates category 4 from 5
 CONTACT_MM = 1.5
 RING_MM = 6.0
+CORE_MM = 3.7
+CORE_SHARE = 0.6
 HISTOGRAM_BINS = 16
 #: Mean and spread of tissue relative to the gland's own median, simulated tissue table:
 #: (cancer mean, other mean, spread) of ADC ratio, high-b ratio and T2W z.
@@ -88,7 +90,7 @@ def candidate_features(candidate: Candidate, scene: Scene) -> Features:
         table |= _intensity(name, mask, ring, scene)
     for name in TEXTURE_LIMITS:
         table |= _texture(name, mask, scene)
-    table |= _against_zone(mask, scene)
+    table |= _core_against_zone(candidate, scene)
     table["tissue_llr"] = tissue_llr(mask, scene)
     return table
 
@@ -101,24 +103,42 @@ def _texture(name: str, mask: Mask, scene: Scene) -> Features:
     return dict(zip(keys, (found.contrast, found.homogeneity, found.correlation), strict=True))
 
 
-def _against_zone(mask: Mask, scene: Scene) -> Features:
-    """Darkest and brightest part of the candidate against the rest of its own zone.
+def _core_against_zone(candidate: Candidate, scene: Scene) -> Features:
+    """Core of the candidate against the rest of its own zone, as a ratio to the zone's median.
 
-    Ratio of the 25th percentile of ADC, and of the 75th of high b, to the zone's median.
+    The core is a ball around the peak, whatever the map's outline; of it the darkest share on ADC
+    and the brightest on high b, as one draws a region of interest.
     """
+    mask = candidate.mask
     zone = 1 if float((scene.zones[mask] == 1).mean()) >= 0.5 else 2
     rest = (scene.zones == zone) & ~mask
+    ball = _ball(candidate.peak_zyx, mask.shape, scene.spacing_zyx_mm)
     result: Features = {}
-    for name, share in (("adc", 25), ("high_b", 75)):
+    for name, sign in (("adc", 1), ("high_b", -1)):
         values = scene.image[CHANNEL[name]]
-        inside, around = values[mask & (values > 0)], values[rest & (values > 0)]
+        inside, around = values[ball], values[rest & (values > 0)]
+        inside = np.sort(sign * inside[inside > 0]) * sign
         known = name in scene.present and inside.size > 0 and around.size > 0
-        result[f"{name}_zone_ratio"] = (
-            float(np.percentile(inside, share)) / max(float(np.median(around)), 0.05)
-            if known
-            else None
+        core = inside[: max(1, round(inside.size * CORE_SHARE))]
+        result[f"{name}_core_ratio"] = (
+            float(core.mean()) / max(float(np.median(around)), 0.05) if known else None
         )
     return result
+
+
+def _ball(
+    center_zyx: tuple[int, int, int],
+    shape: tuple[int, ...],
+    spacing_zyx_mm: tuple[float, float, float],
+) -> tuple[npt.NDArray[np.intp], ...]:
+    """Return the voxels within `CORE_MM` of a voxel, as indices."""
+    reach = [int(CORE_MM / step) for step in spacing_zyx_mm]
+    axes = [np.arange(-n, n + 1) for n in reach]
+    offsets = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    near = offsets[((offsets * np.array(spacing_zyx_mm)) ** 2).sum(1) <= CORE_MM**2]
+    places = near + np.array(center_zyx)
+    places = places[((places >= 0) & (places < np.array(shape))).all(1)]
+    return tuple(places.T)
 
 
 FEATURES = (
@@ -137,8 +157,8 @@ FEATURES = (
     *(f"{name}_{what}" for name in CHANNEL for what in ("mean", "variance", "contrast")),
     "adc_p10",
     "t2w_entropy",
-    "adc_zone_ratio",
-    "high_b_zone_ratio",
+    "adc_core_ratio",
+    "high_b_core_ratio",
     "tissue_llr",
 )
 
@@ -156,7 +176,7 @@ DIRECTION: dict[str, int] = {
     "adc_mean": -1,
     "adc_contrast": -1,
     "adc_p10": -1,
-    "adc_zone_ratio": -1,
+    "adc_core_ratio": -1,
     "adc_glcm_contrast": -1,
     "adc_glcm_homogeneity": 1,
     "t2w_mean": -1,
@@ -166,7 +186,7 @@ DIRECTION: dict[str, int] = {
     "t2w_glcm_homogeneity": 1,
     "high_b_mean": 1,
     "high_b_contrast": 1,
-    "high_b_zone_ratio": 1,
+    "high_b_core_ratio": 1,
     "dce_mean": 1,
     "dce_contrast": 1,
     "tissue_llr": 1,

@@ -28,6 +28,8 @@ VARIANTS = ((False, 1.0), (True, 1.0), (False, 0.92), (True, 1.08))
 class Maps:
     """Maps 0-1 on the working grid; ``zones`` (3, z, y, x) probabilities of background, PZ, TZ.
 
+    ``heat``: the fused map, calibrated; ``modality``: the maps of single images, as they are.
+
     ``features`` (c, z, y, x): the deepest fused features, coarser than the grid.
     ``raw`` holds the logits of both views (image, mirror image) for the classifier.
     """
@@ -80,7 +82,9 @@ def localize(stack: FloatArray, present: tuple[Modality, ...], release: Release)
     maps = _both(torch.sigmoid(raw.maps))
     by_name = {m: maps[i] for i, m in enumerate(MODALITIES) if m in present}
     zones = _both(torch.softmax(raw.zones, 1))
-    heat = _both(torch.sigmoid(raw.lesion))[0]
+    calibration = release.calibration
+    odds = calibration.heat_slope * raw.lesion + calibration.heat_offset
+    heat = _both(torch.sigmoid(odds))[0]
     return Maps(heat, zones, by_name, raw, pair, flags, _both(deepest[0]))
 
 

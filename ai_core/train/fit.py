@@ -115,8 +115,10 @@ def case_weights(rows: list[Row], held_out: HeldOut) -> npt.NDArray[np.float64]:
     return np.array([up if held_out.significant[row.case] else down for row in rows])
 
 
-def fit_calibration(held_out: HeldOut) -> Calibration:
+def fit_calibration(held_out: HeldOut, start: Calibration | None = None) -> Calibration:
     """Combine map, classifier and features; report from where two false candidates a case remain.
+
+    ``start``: holds the calibration of the map, which stays.
 
     The feature model's part comes from cross-validation over cases, so that its weight is not that
     of a model that has seen the answers.
@@ -124,9 +126,8 @@ def fit_calibration(held_out: HeldOut) -> Calibration:
     rows = [row for row in held_out.rows if row.case % 2 == 0]
     labels = np.array([row.significant for row in rows])
     count = len(held_out.fitted())
-    blank = Calibration(
-        simulated_cases=0 if held_out.real else count, real_cases=count if held_out.real else 0
-    )
+    counts = {"real_cases" if held_out.real else "simulated_cases": count}
+    blank = (start or Calibration()).model_copy(update=counts)
     if len({row.case for row in rows if row.significant}) < FOLDS:
         return blank
     inputs = np.array(

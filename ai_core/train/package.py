@@ -15,6 +15,7 @@ from ai_core.logistic import LogisticModel
 from ai_core.release import NETWORKS, Release, build_networks, choose_device, write_release
 from ai_core.train.datasets import open_cases
 from ai_core.train.fit import collect, figures, fit_calibration, fit_significance
+from ai_core.train.heat_fit import fit_heat
 from ai_core.train.presence import fit_presence, gland_figures
 from ai_core.train.run import PREPARED
 from ai_core.train.source import Cases, Source
@@ -51,6 +52,8 @@ SIMULATED = (
     "worse figures on\n  real scans than here."
 )
 REAL = "{count} examinations, of patients in whole or in part."
+#: As many held-out cases calibrate the map; each gives thousands of voxels.
+HEAT_CASES = 120
 INDEX = "It is an\n  *AI suspicion index, not a probability*."
 PROBABILITY = "It is meant\n  as a probability at the prevalence of those."
 NAMES = {
@@ -82,8 +85,11 @@ def make_release(
     trained_on = open_cases(data, config, scratch)
     release = _in_memory(config, weights, device)
     presence = fit_presence(release.gland, trained_on, config)
+    cases = min(config.training.calibration_cases, HEAT_CASES)
+    release = dataclasses.replace(release, calibration=fit_heat(release, source, cases))
     held_out = collect(release, source, config.training.calibration_cases)
-    calibration, significance = fit_calibration(held_out), fit_significance(held_out)
+    calibration = fit_calibration(held_out, release.calibration)
+    significance = fit_significance(held_out)
     fitted = dataclasses.replace(
         release, calibration=calibration, significance=significance, presence=presence
     )

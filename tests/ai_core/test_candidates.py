@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from ai_core.candidates import dilate_mm, extract_candidates
+from ai_core.candidates import Candidate, dilate_mm, extract_candidates
 from ai_core.config import Candidates
 from ai_core.features import FEATURES, Scene, candidate_features, longest_diameter_mm
 from ai_core.geometry import grid_around
@@ -153,3 +155,21 @@ def test_a_finding_outside_the_gland_takes_the_nearest_zone() -> None:
     mask = np.zeros(SHAPE, dtype=bool)
     mask[12, 49:51, 30:32] = True
     assert sector_of(mask, _zones(), GRID).startswith("PZ/pm/")
+
+
+def test_the_core_is_measured_around_the_peak_and_against_its_zone() -> None:
+    """A dark ball of 4 mm in an even zone: the ratio is that of the two, whatever the outline."""
+    scene = _scene(frozenset({"t2w", "adc"}))
+    z, y, x = np.argwhere(scene.gland).mean(0).round().astype(int)
+    zone = 1 if scene.zones[z, y, x] == 1 else 2
+    image = scene.image.copy()
+    image[1] = np.where(scene.zones == zone, 1.6, 0.0)
+    grid = np.indices(scene.gland.shape).reshape(3, -1).T - (z, y, x)
+    near = ((grid * np.array(scene.spacing_zyx_mm)) ** 2).sum(1).reshape(scene.gland.shape) <= 16
+    image[1][near] = 0.8
+    outlines = (near, near | (np.abs(np.arange(near.shape[2]) - x) <= 6)[None, None] & scene.gland)
+    for outline in outlines:
+        candidate = Candidate(outline, (int(z), int(y), int(x)), 0.5)
+        table = candidate_features(candidate, replace(scene, image=image))
+        assert table["adc_core_ratio"] == pytest.approx(0.5, abs=0.01)
+        assert table["high_b_core_ratio"] is None
