@@ -27,9 +27,11 @@ class ReceivingNode:
     port: int
     data_dir: Path
     store: Store
+    ingest: Ingest
 
     def rows(self, study_uid: str) -> dict[str, InstanceRow]:
-        """Rows of a study by SOP Instance UID."""
+        """Rows of a study by SOP Instance UID, of all that was acknowledged."""
+        self.ingest.file_pending()
         return {row.sop_instance_uid: row for row in self.store.headers_of(study_uid)}
 
 
@@ -48,7 +50,7 @@ def node(tmp_path: Path) -> Iterator[ReceivingNode]:
     ingest = Ingest(store, section.data_dir, clock)
     ingest.start()
     receiver = Receiver(config, store, ingest, clock)
-    yield ReceivingNode(receiver.start(), section.data_dir, store)
+    yield ReceivingNode(receiver.start(), section.data_dir, store, ingest)
     receiver.stop(drain_s=2)
     ingest.stop()
     store.close()
