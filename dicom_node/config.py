@@ -15,6 +15,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dicom_node.domain.confirmation import Check
 from dicom_node.domain.profile import DEFAULT_KINDS, ResultKind
 from dicom_node.errors import WrongUseError
 
@@ -94,6 +95,9 @@ class DeliverySection(_Section):
     """How long results are kept trying."""
 
     give_up_h: float = Field(72, gt=0, description="a destination down for longer: delivery failed")
+    commitment_wait_h: float = Field(
+        24, gt=0, description="storage commitment not answered for this long: asked for again"
+    )
 
 
 class WebSection(_Section):
@@ -117,6 +121,9 @@ class PeerConfig(_Section):
         (), alias="from", description="addresses it sends from (CIDR); empty: host"
     )
     objects: tuple[ResultKind, ...] = Field((), description="empty: the default set")
+    verify: Check = Field(
+        Check.AUTO, description="how it confirms results: auto, commitment, query or off"
+    )
 
     @model_validator(mode="after")
     def _port_where_it_receives(self) -> PeerConfig:
@@ -221,6 +228,8 @@ _PEER_EXAMPLE = """
 # receives_results = true          # results go there
 # from = []                        # addresses it sends from (CIDR); empty: host
 # objects = []                     # empty: the default set; else of %s
+# verify = "auto"                  # how it confirms that it keeps results: auto (as it offers),
+#                                  # commitment, query, off
 """
 
 

@@ -86,16 +86,22 @@ def run_worker(config: NodeConfig, _port: int | None, announce: Announce) -> Non
 
 
 def run_delivery(config: NodeConfig, _port: int | None, announce: Announce) -> None:
-    """Send result objects to their destinations."""
+    """Send result objects to their destinations, ask what they keep, answer who asks us."""
     from dicom_node.clock import SystemClock
+    from dicom_node.flow.confirm import Confirmer
     from dicom_node.flow.deliver import DeliveryLoop
+    from dicom_node.flow.pledge import PledgeLoop
     from dicom_node.store.store import Store
 
     stop = stop_event()
     clock = SystemClock()
     store = Store(config.database_url, clock=clock)
     announce({})
-    DeliveryLoop(store, config, clock).run(stop)
+    pledges = PledgeLoop(store, config, clock)
+    answers = threading.Thread(target=pledges.run, args=[stop], name="pledges", daemon=True)
+    answers.start()
+    DeliveryLoop(store, config, clock, confirmer=Confirmer(store, config, clock)).run(stop)
+    answers.join(timeout=5.0)
     store.close()
 
 

@@ -12,6 +12,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
+
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_node.clock import Clock
 from dicom_node.config import PeerConfig
@@ -85,13 +89,26 @@ class AccessList:
         named = [peer for peer in self.peers() if peer.ae_title == who.calling_ae]
         if not named:
             return Refusal.CALLING_AE_UNKNOWN
-        address = parse_address(who.address)
-        from_there = [peer for peer in named if self._sends_from(peer, address)]
+        from_there = self.identify(who)
         if not from_there:
             return Refusal.ADDRESS_NOT_ALLOWED
-        if not any(peer.may_send for peer in from_there):
+        # who gets results reports on their storage, though it may not send images
+        if not any(peer.may_send or peer.receives_results for peer in from_there):
             return Refusal.MAY_NOT_SEND
         return None
+
+    def identify(self, who: Requester) -> Sequence[PeerConfig]:
+        """Return the peers that ``who`` is, by AE title and address.
+
+        Raises:
+            StoreError: the peers cannot be read.
+        """
+        address = parse_address(who.address)
+        return [
+            peer
+            for peer in self.peers()
+            if peer.ae_title == who.calling_ae and self._sends_from(peer, address)
+        ]
 
     def peers(self) -> Sequence[PeerConfig]:
         """Return the peers, read anew when the last reading is no longer fresh."""
@@ -112,6 +129,16 @@ class AccessList:
             known = (self._clock.monotonic_s(), resolve(host))
             self._names[host] = known
         return known[1]
+
+
+def requester_of(assoc: Association) -> Requester:
+    """Return who asked for an association."""
+    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
+    return Requester(
+        calling_ae=str(primitive.calling_ae_title).strip(" "),
+        called_ae=str(primitive.called_ae_title).strip(" "),
+        address=str(assoc.requestor.address),
+    )
 
 
 def parse_address(text: str) -> Address:

@@ -14,15 +14,16 @@ from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig
+from dicom_node.domain.confirmation import PUSH_MODEL
 from dicom_node.domain.identity import is_uid
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.flow.peers import all_peers
-from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester
-from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION
+from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester, requester_of
+from dicom_node.net.commitment_scp import CommitmentScp
+from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION, reporting_contexts
 from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.server import (
@@ -105,9 +106,11 @@ class Scp:
 
     def on_requested(self, event: evt.Event) -> None:
         """Refuse an association before it is negotiated, or let it pass."""
-        who = _requester(event.assoc)
+        who = requester_of(event.assoc)
         try:
             refusal = self._access.check(who) or self._over_limit(event.assoc)
+            if refusal is None and not any(peer.may_send for peer in self._access.identify(who)):
+                event.assoc.acceptor.supported_contexts = reporting_contexts()
         except Exception:
             # whatever went wrong, an unchecked peer does not come in
             log.exception("access check failed")
@@ -126,11 +129,11 @@ class Scp:
         accepted = {str(cx.abstract_syntax) for cx in event.assoc.accepted_contexts}
         in_vain = {str(cx.abstract_syntax) for cx in event.assoc.rejected_contexts} - accepted
         for sop_class in sorted(in_vain):
-            known = sop_class in STORAGE_CLASSES or sop_class == VERIFICATION
+            known = sop_class in STORAGE_CLASSES or sop_class in (VERIFICATION, PUSH_MODEL)
             refusal = (
                 Refusal.TRANSFER_SYNTAX_NOT_SUPPORTED if known else Refusal.SOP_CLASS_NOT_SUPPORTED
             )
-            self._tell(_requester(event.assoc), refusal, sop_class)
+            self._tell(requester_of(event.assoc), refusal, sop_class)
 
     def _tell(self, who: Requester, refusal: Refusal, detail: str) -> None:
         log.warning("refused", extra={"reason": refusal.value, "address": who.address})
@@ -169,7 +172,7 @@ class Scp:
             return CLASS_MISMATCH, "SOP Class differs from the presentation context"
         if request.DataSet is None:
             return INVALID_INSTANCE, "no data set"
-        who = _requester(event.assoc)
+        who = requester_of(event.assoc)
         answer = self._ingest.accept(
             dataset_bytes=request.DataSet.getvalue(),
             transfer_syntax_uid=str(event.context.transfer_syntax),
@@ -206,6 +209,7 @@ class Receiver:
             config.node.ae_title, lambda: [entry.peer for entry in all_peers(store, config)], clock
         )
         self._scp = Scp(access, ingest, store, self._limits)
+        self._commitment = CommitmentScp(access, store)
         self._server: GuardedServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -224,7 +228,8 @@ class Receiver:
         entity.maximum_associations = self._limits.connections * 2
         address = (self._node.bind, self._node.port)
         try:
-            server = open_server(entity, address, self._scp.handlers(), self._limits)
+            handlers = self._scp.handlers() + self._commitment.handlers()
+            server = open_server(entity, address, handlers, self._limits)
         except OSError as error:
             where = f"{address[0]}:{address[1]}"
             raise ConfigError(
@@ -242,15 +247,6 @@ class Receiver:
         self._thread.join()
         self._server.drain(drain_s)
         self._server = self._thread = None
-
-
-def _requester(assoc: Association) -> Requester:
-    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
-    return Requester(
-        calling_ae=str(primitive.calling_ae_title).strip(" "),
-        called_ae=str(primitive.called_ae_title).strip(" "),
-        address=str(assoc.requestor.address),
-    )
 
 
 def _reject(assoc: Association, refusal: Refusal) -> None:

@@ -33,6 +33,7 @@ class PeerStore(Database):
                     "port": row.port, "may_send": row.may_send,
                     "receives_results": row.receives_results,
                     "from": json.loads(row.sources_json), "objects": json.loads(row.objects_json),
+                    "verify": row.verify,
                 }
             )
             for row in rows
@@ -48,6 +49,7 @@ class PeerStore(Database):
             "name": peer.name, "ae_title": peer.ae_title, "host": peer.host, "port": peer.port,
             "may_send": peer.may_send, "receives_results": peer.receives_results,
             "sources_json": json.dumps(peer.from_), "objects_json": json.dumps(peer.objects),
+            "verify": peer.verify,
             "created_at": self._clock.now_s(),
         }  # fmt: skip
         try:

@@ -72,7 +72,7 @@ class ReportStore(Database):
                 "sop_instance_uid": row.sop_instance_uid, "peer": row.peer, "state": row.state,
                 "attempts": row.attempts, "status": row.status, "message": row.message,
                 "next_at": iso(row.next_at) if row.state == DeliveryState.PENDING else None,
-                "sent_at": iso(row.sent_at),
+                "sent_at": iso(row.sent_at), "confirmation": row.confirmation,
             }
             for row in rows
         ]  # fmt: skip
@@ -208,8 +208,11 @@ def _results(db: Connection, revision_ids: list[int]) -> dict[int, list[dict[str
         sent = select(deliveries).where(deliveries.c.revision_id.in_(some))
         for row in db.execute(sent.order_by(deliveries.c.id)):
             by_id[row.result_id]["deliveries"].append(
-                {"peer": row.peer, "state": row.state, "attempts": row.attempts}
-            )
+                {
+                    "peer": row.peer, "state": row.state, "attempts": row.attempts,
+                    "confirmation": row.confirmation,
+                }
+            )  # fmt: skip
     return found
 
 
