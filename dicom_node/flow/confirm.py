@@ -17,7 +17,7 @@ from dicom_node.config import NodeConfig, PeerConfig
 from dicom_node.domain.confirmation import PUSH_MODEL, Method, Verdict, after_absence, method
 from dicom_node.domain.policy import BACKOFF_CAP_S
 from dicom_node.flow.peers import address_of
-from dicom_node.net.commitment import Asked, TakeReport, request_commitment
+from dicom_node.net.commitment import LINGER_S, Asked, TakeReport, request_commitment
 from dicom_node.net.query import Shown, Wanted, find_instances
 from dicom_node.net.references import Report
 from dicom_node.store.rows import SentRow
@@ -47,8 +47,9 @@ class Asks(Protocol):
 class DicomAsks:
     """Asks over DICOM associations, under the AE title of the node."""
 
-    def __init__(self, calling_ae: str) -> None:
+    def __init__(self, calling_ae: str, linger_s: float = LINGER_S) -> None:
         self._calling_ae = calling_ae
+        self._linger_s = linger_s
 
     def commitment(
         self, peer: PeerConfig, transaction_uid: str, rows: Sequence[SentRow], take: TakeReport
@@ -56,8 +57,9 @@ class DicomAsks:
         """N-ACTION (PS3.4 J.3.2)."""
         references = [(row.sop_class_uid, row.sop_instance_uid) for row in rows]
         return request_commitment(
-            peer, transaction_uid, references, calling_ae=self._calling_ae, take=take
-        )
+            peer, transaction_uid, references, calling_ae=self._calling_ae, take=take,
+            linger_s=self._linger_s,
+        )  # fmt: skip
 
     def query(self, peer: PeerConfig, rows: Sequence[SentRow]) -> list[Shown]:
         """C-FIND (PS3.4 C.4.1)."""

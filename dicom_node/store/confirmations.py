@@ -132,7 +132,7 @@ class ConfirmationStore(Database):
             else:
                 continue  # not named: it is asked about again in time
             with self._write() as db:
-                _apply(db, item, verdict, words, now_s)
+                _apply(db, item.delivery_id, item.claim_no, verdict, words, now_s)
         with self._write() as db:
             mine = commitments.c.id == commitment.id
             db.execute(update(commitments).where(mine).values(answered_at=now_s))
@@ -140,13 +140,8 @@ class ConfirmationStore(Database):
 
     def judge_sent(self, row: SentRow, verdict: Verdict, words: str) -> None:
         """Write down what an answer says of a sent object, in plain words."""
-        query = select(deliveries.c.id.label("delivery_id"), deliveries.c.claim_no).where(
-            deliveries.c.id == row.delivery_id, deliveries.c.claim_no == row.claim_no
-        )
         with self._write() as db:
-            found = db.execute(query).one_or_none()
-            if found is not None:
-                _apply(db, found, verdict, words, self._clock.now_s())
+            _apply(db, row.delivery_id, row.claim_no, verdict, words, self._clock.now_s())
 
     def count_checks(self, rows: Sequence[SentRow], words: str) -> None:
         """Note that a destination took a question about sent objects."""
@@ -190,19 +185,21 @@ def _items(commitment_id: int) -> Select[Any]:
     )
 
 
-def _apply(db: Connection, item: Row[Any], verdict: Verdict, words: str, now_s: float) -> None:
+def _apply(
+    db: Connection, delivery_id: int, claim_no: int, verdict: Verdict, words: str, now_s: float
+) -> None:
     """Move a delivery by an answer about it, if it still is the sending that was asked about."""
     study_id = db.execute(
         select(revisions.c.study_id)
         .join(deliveries, deliveries.c.revision_id == revisions.c.id)
-        .where(deliveries.c.id == item.delivery_id)
+        .where(deliveries.c.id == delivery_id)
     ).scalar_one_or_none()
     if study_id is None:
         return
     lock_study(db, study_id)
     row = db.execute(
         select(deliveries).where(
-            deliveries.c.id == item.delivery_id, deliveries.c.claim_no == item.claim_no,
+            deliveries.c.id == delivery_id, deliveries.c.claim_no == claim_no,
             deliveries.c.state == DeliveryState.SENT,
         )
     ).one_or_none()  # fmt: skip

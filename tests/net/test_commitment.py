@@ -15,13 +15,13 @@ from dicom_node.clock import ManualClock
 from dicom_node.config import DeliverySection, NodeConfig, NodeSection, PeerConfig
 from dicom_node.domain.confirmation import FIRST_CHECK_S, MAX_CHECKS, MAX_LOSSES
 from dicom_node.domain.policy import BACKOFF_CAP_S
-from dicom_node.flow.confirm import Confirmer
+from dicom_node.flow.confirm import Confirmer, DicomAsks
 from dicom_node.flow.deliver import DeliveryLoop
 from dicom_node.flow.ingest import Ingest
 from dicom_node.flow.pledge import PledgeLoop
 from dicom_node.net.receiver import Receiver
 from dicom_node.net.sender import outgoing, send
-from tests.net.archive import FIND, PUSH, Archive
+from tests.net.archive import FIND, NODE_AE, PUSH, Archive
 from tests.net.conftest import MR, wait_for, write_instance
 from tests.net.test_deliver import SEG, SR, Outbox
 
@@ -59,7 +59,7 @@ class Node:
         ingest = Ingest(self.store, self.folder, self.clock)
         self.receiver = Receiver(self.config, self.store, ingest, self.clock)
         self.archive.node_port = self.receiver.start()
-        confirmer = Confirmer(self.store, self.config, self.clock)
+        confirmer = Confirmer(self.store, self.config, self.clock, DicomAsks(NODE_AE, 0.3))
         self.loop = DeliveryLoop(self.store, self.config, self.clock, confirmer=confirmer)
         self.pledges = PledgeLoop(self.store, self.config, self.clock)
 
