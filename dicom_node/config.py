@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import re
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,13 @@ def _network(value: str) -> str:
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class AuditPatient(StrEnum):
+    """How audit records name the patient."""
+
+    ID = "id"
+    NONE = "none"
 
 
 class _Section(BaseModel):
@@ -100,6 +108,25 @@ class DeliverySection(_Section):
     )
 
 
+class AuditSection(_Section):
+    """The audit trail, and where it is forwarded."""
+
+    patient: AuditPatient = Field(
+        AuditPatient.ID, description="id (PS3.15 demands it) or none: patient in audit records"
+    )
+    syslog_host: str = Field(
+        "", description="audit record repository (syslog over TLS); empty: not forwarded"
+    )
+    syslog_port: Port = Field(6514, description="its port")
+    syslog_ca: str = Field(
+        "", description="certificates that sign the repository's; empty: those of the system"
+    )
+    syslog_certificate: str = Field(
+        "", description="certificate of this node, where the repository asks for one"
+    )
+    syslog_key: str = Field("", description="private key of that certificate")
+
+
 class WebSection(_Section):
     """The status pages."""
 
@@ -144,6 +171,7 @@ class NodeConfig(_Section):
     study: StudySection = StudySection()
     model: ModelSection = ModelSection()
     delivery: DeliverySection = DeliverySection()
+    audit: AuditSection = AuditSection()
     web: WebSection = WebSection()
     peers: tuple[PeerConfig, ...] = ()
 
@@ -205,7 +233,14 @@ def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
     if model.release:
         release = str(folder / Path(model.release).expanduser())
         model = model.model_copy(update={"release": release})
-    return config.model_copy(update={"node": node, "model": model})
+    audit = config.audit.model_copy(
+        update={
+            name: str(folder / Path(getattr(config.audit, name)).expanduser())
+            for name in ("syslog_ca", "syslog_certificate", "syslog_key")
+            if getattr(config.audit, name)
+        }
+    )
+    return config.model_copy(update={"node": node, "model": model, "audit": audit})
 
 
 _SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
@@ -213,6 +248,7 @@ _SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
     ("study", StudySection),
     ("model", ModelSection),
     ("delivery", DeliverySection),
+    ("audit", AuditSection),
     ("web", WebSection),
 )
 

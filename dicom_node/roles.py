@@ -52,6 +52,7 @@ def stop_event() -> threading.Event:
 def run_receiver(config: NodeConfig, port: int | None, announce: Announce) -> None:
     """C-ECHO and C-STORE SCP."""
     from dicom_node.clock import SystemClock
+    from dicom_node.flow.audit import AuditTrail
     from dicom_node.flow.ingest import Ingest
     from dicom_node.net.receiver import Receiver
     from dicom_node.store.store import Store
@@ -61,12 +62,16 @@ def run_receiver(config: NodeConfig, port: int | None, announce: Announce) -> No
     if port is not None:
         config = config.model_copy(update={"node": config.node.model_copy(update={"port": port})})
     store = Store(config.database_url, clock=clock)
-    receiver = Receiver(config, store, Ingest(store, config.node.data_dir, clock), clock)
+    audit = AuditTrail(store, config, clock)
+    audit.start()
+    ingest = Ingest(store, config.node.data_dir, clock)
+    receiver = Receiver(config, store, ingest, clock, audit=audit)
     bound = receiver.start()
     where = f"DICOM {config.node.ae_title} on {config.node.bind}:{bound}"
     announce({"port": bound, "describe": where})
     stop.wait()
     receiver.stop()
+    audit.close()
     store.close()
 
 
@@ -88,8 +93,10 @@ def run_worker(config: NodeConfig, _port: int | None, announce: Announce) -> Non
 def run_delivery(config: NodeConfig, _port: int | None, announce: Announce) -> None:
     """Send result objects to their destinations, ask what they keep, answer who asks us."""
     from dicom_node.clock import SystemClock
+    from dicom_node.flow.audit import AuditTrail
     from dicom_node.flow.confirm import Confirmer
     from dicom_node.flow.deliver import DeliveryLoop
+    from dicom_node.flow.forward import Forwarder
     from dicom_node.flow.pledge import PledgeLoop
     from dicom_node.store.store import Store
 
@@ -97,11 +104,22 @@ def run_delivery(config: NodeConfig, _port: int | None, announce: Announce) -> N
     clock = SystemClock()
     store = Store(config.database_url, clock=clock)
     announce({})
-    pledges = PledgeLoop(store, config, clock)
-    answers = threading.Thread(target=pledges.run, args=[stop], name="pledges", daemon=True)
-    answers.start()
-    DeliveryLoop(store, config, clock, confirmer=Confirmer(store, config, clock)).run(stop)
-    answers.join(timeout=5.0)
+    audit = AuditTrail(store, config, clock)
+    audit.start()
+    beside = [
+        threading.Thread(target=loop.run, args=[stop], name=name, daemon=True)
+        for name, loop in (
+            ("pledges", PledgeLoop(store, config, clock)),
+            ("audit-forwarder", Forwarder(store, config, clock)),
+        )
+    ]
+    for thread in beside:
+        thread.start()
+    confirmer = Confirmer(store, config, clock)
+    DeliveryLoop(store, config, clock, confirmer=confirmer, audit=audit).run(stop)
+    for thread in beside:
+        thread.join(timeout=5.0)
+    audit.close()
     store.close()
 
 

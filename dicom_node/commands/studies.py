@@ -72,7 +72,7 @@ def export(
     from dicom_node.flow.export import export_study
 
     with open_store(config) as (node_config, store):
-        written = export_study(store, node_config.node.data_dir, study_uid, out)
+        written = export_study(store, node_config, study_uid, out)
     if not written:
         raise _unknown(study_uid)
     if as_json:

@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from dicom_node.domain.policy import LEASE_S, backoff_s
 from dicom_node.domain.profile import SOP_CLASSES
 from dicom_node.durable import fault
 from dicom_node.errors import NodeError
+from dicom_node.flow.audit import AuditTrail
 from dicom_node.flow.confirm import Confirmer
 from dicom_node.flow.peers import address_of, all_peers, destination_of
 from dicom_node.logs import pseudonym
@@ -56,6 +58,7 @@ class DeliveryLoop:
         clock: the time.
         send: the sending side; None: C-STORE.
         confirmer: asks whether what was sent is kept; None: nothing is asked.
+        audit: takes records of what was sent; None: nobody does.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class DeliveryLoop:
         clock: Clock,
         send: Send | None = None,
         confirmer: Confirmer | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self._store = store
         self._config = config
         self._clock = clock
         self._send = send or self._c_store
         self._confirmer = confirmer
+        self._audit = audit
         self._owner = f"{platform.node()}:{os.getpid()}"
         self._jitter = random.SystemRandom().random
         self._stopping = threading.Event()
@@ -157,12 +162,27 @@ class DeliveryLoop:
 
     def _attempt(self, peer: PeerConfig, claims: Sequence[DeliveryClaim]) -> None:
         objects = [self._outgoing(claim) for claim in claims]
+        taken: Counter[str] = Counter()
+        try:
+            self._send_claims(peer, claims, objects, taken)
+        finally:
+            if taken and self._audit is not None:
+                whole = sum(taken.values()) == len(claims)
+                self._audit.sent(peer, claims[0].study_uid, taken, whole=whole)
+
+    def _send_claims(
+        self, peer: PeerConfig, claims: Sequence[DeliveryClaim], objects: Sequence[Outgoing],
+        taken: Counter[str],
+    ) -> None:  # fmt: skip
+        """Send what was claimed; ``taken`` counts what the destination took, by SOP class."""
         with closing(self._send(peer, objects)) as statuses:
             for number, (claim, status) in enumerate(zip(claims, statuses, strict=False)):
                 fault("object-sent")
                 if _class_refused(claim, status):
                     self._replace(peer, claims[number:], status)
                     return
+                if status.outcome is Outcome.SENT:
+                    taken[claim.result.sop_class_uid] += 1
                 next_at_s = self._settle(peer, claim, status)
                 fault("delivery-committed")
                 if next_at_s is None and self._stopping.is_set():

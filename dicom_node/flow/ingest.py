@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicom_node.clock import Clock
@@ -54,6 +54,8 @@ class IngestAnswer:
 
     status: int
     comment: str = ""
+    study_uid: str = ""
+    patient_id: str = ""
 
 
 class _Refused(Exception):
@@ -90,7 +92,8 @@ class Ingest:
             header = _header(dataset_bytes, transfer_syntax_uid)
             _check(header, sop_class_uid, sop_instance_uid)
             fault("instance-parsed")
-            return self._take(header, dataset_bytes, transfer_syntax_uid, source)
+            answer = self._take(header, dataset_bytes, transfer_syntax_uid, source)
+            return replace(answer, study_uid=header.study_uid, patient_id=header.patient_id)
         except _Refused as refused:
             return refused.answer
         except (StoreError, OSError) as error:

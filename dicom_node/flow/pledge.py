@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 LEASE_S = 600.0
+SETTLE_S = 30.0
+"""So long after a request something that is missing may still come."""
+LOOK_AGAIN_S = 10.0
 # Failure Reason (0008,1197), PS3.3 C.14.1.1
 PROCESSING_FAILURE = 0x0110
 NO_SUCH_INSTANCE = 0x0112
@@ -74,6 +77,12 @@ class PledgeLoop:
 
     def _answer(self, peer: PeerConfig, row: PledgeRow) -> None:
         report = what_is_held(self._store, self._config.node.data_dir, row)
+        now_s = self._clock.now_s()
+        missing = any(reason == NO_SUCH_INSTANCE for _, reason in report.failed.values())
+        if missing and now_s - row.requested_at_s < SETTLE_S:
+            # an instance is acknowledged before its row is there; do not deny what is on its way
+            self._store.pledge_retry(row, now_s + LOOK_AGAIN_S, "waits for what is being filed")
+            return
         problem = self._send(peer, report)
         log.info(
             "storage commitment reported",
@@ -82,7 +91,6 @@ class PledgeLoop:
                 "problem": problem,
             },
         )  # fmt: skip
-        now_s = self._clock.now_s()
         if not problem:
             self._store.pledge_answered(row)
         elif now_s - row.requested_at_s > self._config.delivery.give_up_h * 3600:

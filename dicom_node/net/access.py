@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import cast
 
@@ -62,6 +62,7 @@ class Requester:
     calling_ae: str
     called_ae: str
     address: str
+    association: Association | None = field(default=None, compare=False, repr=False)
 
 
 class AccessList:
@@ -138,6 +139,7 @@ def requester_of(assoc: Association) -> Requester:
         calling_ae=str(primitive.calling_ae_title).strip(" "),
         called_ae=str(primitive.called_ae_title).strip(" "),
         address=str(assoc.requestor.address),
+        association=assoc,
     )
 
 

@@ -20,6 +20,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.domain.confirmation import PUSH_MODEL
 from dicom_node.domain.identity import is_uid
 from dicom_node.errors import ConfigError, NodeError
+from dicom_node.flow.audit import Lives
 from dicom_node.flow.peers import all_peers
 from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester, requester_of
 from dicom_node.net.commitment_scp import CommitmentScp
@@ -57,6 +58,14 @@ class Answer(Protocol):
     def comment(self) -> str:
         """Plain words; empty where there is nothing to say."""
 
+    @property
+    def study_uid(self) -> str:
+        """Study Instance UID; empty where the instance was refused."""
+
+    @property
+    def patient_id(self) -> str:
+        """Patient ID; empty where the instance was refused or has none."""
+
 
 class Accepts(Protocol):
     """The receive path: ``dicom_node.flow.ingest.Ingest``."""
@@ -82,16 +91,35 @@ class Refusals(Protocol):
         """Count a refused requester."""
 
 
+class Audits(Protocol):
+    """Records for the audit trail; each call returns at once: ``dicom_node.flow.audit``."""
+
+    def rejected(self, calling_ae: str, called_ae: str, address: str, reason: str) -> None:
+        """Record an association that was rejected."""
+
+    def received(
+        self, association: Lives, source: tuple[str, str], sop_class_uid: str,
+        study_uid: str, patient_id: str,
+    ) -> None:  # fmt: skip
+        """Record an instance; ``source``: calling AE title and address."""
+
+
 class Scp:
     """Answers the events of the associations: who may come, and what becomes of an instance."""
 
     def __init__(
-        self, access: AccessList, ingest: Accepts, refusals: Refusals, limits: ServerLimits
+        self,
+        access: AccessList,
+        ingest: Accepts,
+        refusals: Refusals,
+        limits: ServerLimits,
+        audit: Audits | None = None,
     ) -> None:
         self._access = access
         self._ingest = ingest
         self._refusals = refusals
         self._limits = limits
+        self._audit = audit
 
     def handlers(self) -> list[evt.EventHandlerType]:
         """Return the handlers for the library's events."""
@@ -140,6 +168,8 @@ class Scp:
         try:
             reason = f"{refusal}: {detail}" if detail else refusal.value
             self._refusals.record_refusal(who.calling_ae, who.called_ae, who.address, reason)
+            if self._audit is not None and refusal in REJECTIONS:
+                self._audit.rejected(who.calling_ae, who.called_ae, who.address, reason)
         except Exception:
             log.exception("refusal could not be recorded")
 
@@ -182,6 +212,11 @@ class Scp:
             called_ae=who.called_ae,
             address=who.address,
         )
+        if self._audit is not None and answer.status == SUCCESS and who.association is not None:
+            source = (who.calling_ae, who.address)
+            self._audit.received(
+                who.association, source, sop_class, answer.study_uid, answer.patient_id
+            )
         return answer.status, answer.comment
 
 
@@ -193,6 +228,7 @@ class Receiver:
         store: peers of the database, read again at least every second; takes the refusals.
         ingest: the receive path.
         clock: the time.
+        audit: takes records of what came and who was rejected; None: nobody does.
     """
 
     def __init__(
@@ -202,13 +238,14 @@ class Receiver:
         ingest: Accepts,
         clock: Clock,
         limits: ServerLimits | None = None,
+        audit: Audits | None = None,
     ) -> None:
         self._node = config.node
         self._limits = limits or ServerLimits()
         access = AccessList(
             config.node.ae_title, lambda: [entry.peer for entry in all_peers(store, config)], clock
         )
-        self._scp = Scp(access, ingest, store, self._limits)
+        self._scp = Scp(access, ingest, store, self._limits, audit)
         self._commitment = CommitmentScp(access, store)
         self._server: GuardedServer | None = None
         self._thread: threading.Thread | None = None

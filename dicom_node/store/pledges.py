@@ -13,6 +13,8 @@ from dicom_node.store.base import Database
 from dicom_node.store.rows import HeldRow, PledgeRow
 from dicom_node.store.schema import instances, pledges, results
 
+FIRST_ANSWER_S = 2.0
+"""From a request to its answer: what was just received is being filed."""
 MAX_PENDING = 1000
 """So many requests wait for their answer; more are refused (G5)."""
 
@@ -31,8 +33,8 @@ class PledgeStore(Database):
         waiting = select(func.count()).select_from(pledges).where(pledges.c.state == "pending")
         values = {
             "references_json": json.dumps([list(pair) for pair in references]),
-            "state": "pending", "attempts": 0, "next_at": now_s, "requested_at": now_s,
-            "answered_at": None, "message": None,
+            "state": "pending", "attempts": 0, "next_at": now_s + FIRST_ANSWER_S,
+            "requested_at": now_s, "answered_at": None, "message": None,
         }  # fmt: skip
         same = (pledges.c.peer == peer) & (pledges.c.transaction_uid == transaction_uid)
         with self._write() as db:

@@ -225,6 +225,29 @@ class HeldRow:
 
 
 @dataclass(frozen=True)
+class AuditRow:
+    """One record of the audit trail. ``message``: XML of PS3.15 A.5.1."""
+
+    number: int
+    at_s: float
+    event: str
+    subject: str
+    message: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class AuditCheck:
+    """What a check of the chain found: how far it is whole, and what is wrong behind that."""
+
+    records: int
+    head: str
+    problem: str
+    broken_at: int | None
+    last_at_s: float | None
+
+
+@dataclass(frozen=True)
 class ManifestDelivery:
     """State of one delivery in a manifest."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dicom_node.clock import Clock
 from dicom_node.errors import StoreError
 from dicom_node.store.acceptance import AcceptanceStore
+from dicom_node.store.audit import AuditStore
 from dicom_node.store.claims import ClaimStore
 from dicom_node.store.confirmations import ConfirmationStore
 from dicom_node.store.deliveries import DeliveryStore
@@ -28,6 +29,7 @@ class Store(
     AcceptanceStore,
     ConfirmationStore,
     PledgeStore,
+    AuditStore,
     PeerStore,
     ReportStore,
     RebuildStore,

@@ -13,8 +13,9 @@ from dicom_node.domain.confirmation import FIRST_CHECK_S
 from dicom_node.flow.confirm import Confirmer
 from dicom_node.flow.deliver import DeliveryLoop
 from dicom_node.flow.ingest import Ingest
-from dicom_node.flow.pledge import PledgeLoop
+from dicom_node.flow.pledge import SETTLE_S, PledgeLoop
 from dicom_node.net.receiver import Receiver
+from dicom_node.store.pledges import FIRST_ANSWER_S
 from tests.interop.conftest import NODE_AE
 from tests.interop.peers import OrthancPeer
 from tests.net.conftest import MR, wait_for, write_instance
@@ -103,6 +104,7 @@ def test_orthanc_gets_a_true_answer_to_its_request(
     stored = tmp_path / "node" / held.path
     stored.write_bytes(stored.read_bytes()[:-2])
     transaction = orthanc.request_commitment([(MR, kept), (MR, damaged), (MR, "1.2.3.9")])
+    node.clock.advance(SETTLE_S)
     node.pledges.answer_once()
     told = orthanc.commitment(transaction)
     assert told["Status"] == "Failure"
@@ -110,5 +112,6 @@ def test_orthanc_gets_a_true_answer_to_its_request(
     reasons = {one["SOPInstanceUID"]: one["FailureReason"] for one in told["Failures"]}
     assert reasons == {damaged: 0x0110, "1.2.3.9": 0x0112}
     transaction = orthanc.request_commitment([(MR, kept)])
+    node.clock.advance(FIRST_ANSWER_S)
     node.pledges.answer_once()
     assert orthanc.commitment(transaction)["Status"] == "Success"

@@ -18,9 +18,10 @@ from dicom_node.domain.policy import BACKOFF_CAP_S
 from dicom_node.flow.confirm import Confirmer, DicomAsks
 from dicom_node.flow.deliver import DeliveryLoop
 from dicom_node.flow.ingest import Ingest
-from dicom_node.flow.pledge import PledgeLoop
+from dicom_node.flow.pledge import SETTLE_S, PledgeLoop
 from dicom_node.net.receiver import Receiver
 from dicom_node.net.sender import outgoing, send
+from dicom_node.store.pledges import FIRST_ANSWER_S
 from tests.net.archive import FIND, NODE_AE, PUSH, Archive
 from tests.net.conftest import MR, wait_for, write_instance
 from tests.net.test_deliver import SEG, SR, Outbox
@@ -317,6 +318,10 @@ def test_the_node_commits_to_what_it_holds_and_to_nothing_else(
                   (SR, made.sop_instance_uid)]  # fmt: skip
     assert here.archive.ask(references, "1.9.1") == 0
     here.restart()
+    here.clock.advance(FIRST_ANSWER_S)
+    here.pledges.answer_once()
+    assert here.archive.reports == [], "what is missing may be on its way"
+    here.clock.advance(SETTLE_S)
     here.pledges.answer_once()
     (report,) = here.archive.reports
     assert report.TransactionUID == "1.9.1"
@@ -333,6 +338,7 @@ def test_a_peer_that_is_down_is_answered_later(node: NodeWith, tmp_path: Path) -
     uid = _uid(stored(here, tmp_path))
     assert here.archive.ask([(MR, uid)], "1.9.1") == 0
     here.archive.stop()
+    here.clock.advance(FIRST_ANSWER_S)
     here.pledges.answer_once()
     here.archive.start()
     here.pledges.answer_once()

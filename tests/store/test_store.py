@@ -627,7 +627,9 @@ def test_the_views_are_json_in_the_shape_of_the_contract(store: Store) -> None:
     assert [key in row for key in keys] == [True] * 7
     assert row["results"][0] == {
         "kind": "sr", "variant": "", "sop_instance_uid": "9.1", "sha256": "f" * 64,
-        "deliveries": [{"peer": "pacs", "state": "pending", "attempts": 0}],
+        "deliveries": [
+            {"peer": "pacs", "state": "pending", "attempts": 0, "confirmation": None}
+        ],
     }  # fmt: skip
     report = json.loads(json.dumps(store.status()))
     assert report["revisions"]["analysed"] == 1
