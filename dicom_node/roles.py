@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dicom_node.config import NodeConfig, load_config
 from dicom_node.errors import NodeError
-from dicom_node.logs import start_logging
+from dicom_node.logs import guard_tracebacks, start_logging
 from dicom_node.supervisor import PARENT_ENV
 
 log = logging.getLogger(__name__)
@@ -144,6 +144,7 @@ def main(arguments: list[str]) -> int:
     name, config_file = arguments[0], Path(arguments[1])
     port = int(arguments[2]) if len(arguments) > 2 else None
     start_logging(name)
+    guard_tracebacks()
     try:
         ROLES[name](load_config(config_file), port, _announce)
     except NodeError as error:
