@@ -27,6 +27,7 @@ class AuditEvent(StrEnum):
     ASSOCIATION_REJECTED = "association_rejected"
     NETWORK_CONFIGURATION = "network_configuration"
     SOFTWARE_CONFIGURATION = "software_configuration"
+    DATABASE_REBUILT = "database_rebuilt"
     RECORDS_LOST = "records_lost"
 
 
@@ -71,6 +72,9 @@ _KINDS: Mapping[AuditEvent, _Kind] = {
     AuditEvent.ASSOCIATION_REJECTED: _Kind(_ALERT, "E", Code("110126", "Node Authentication")),
     AuditEvent.NETWORK_CONFIGURATION: _Kind(_ALERT, "E", Code("110128", "Network Configuration")),
     AuditEvent.SOFTWARE_CONFIGURATION: _Kind(
+        _ALERT, "E", Code("110131", "Software Configuration")
+    ),
+    AuditEvent.DATABASE_REBUILT: _Kind(
         _ALERT, "E", Code("110131", "Software Configuration")
     ),
     AuditEvent.RECORDS_LOST: _Kind(_ALERT, "E", Code("110133", "Audit Recording Stopped")),

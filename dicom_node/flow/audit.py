@@ -166,6 +166,11 @@ class AuditTrail:
         """Record that the node stopped."""
         self._put(self._activity(AuditEvent.APPLICATION_STOP))
 
+    def rebuilt(self, old_database: str) -> None:
+        """Record that this trail begins anew, and where the one before it stands."""
+        details = [("old database", old_database)]
+        self._put(self._alert(AuditEvent.DATABASE_REBUILT, old_database or "none", details))
+
     def peer_changed(self, what: str, peer: str, detail: str) -> None:
         """Record that a peer was added or removed."""
         details = [("change", what), ("peer", detail)]

@@ -129,13 +129,16 @@ class Confirmer:
         if asked.accepted:
             self._store.count_checks(rows, "storage commitment requested, not answered yet")
             return
-        if asked.answered:
+        if not asked.sent:
             self._store.drop_commitment(transaction_uid)
         if not asked.offered:
             self._store.learn(peer.name, address_of(peer), (), {PUSH_MODEL})
         for row in rows:
             if not asked.offered and peer.verify != "commitment":
                 self._store.ask_at(row, self._clock.now_s(), asked.detail)
+            elif asked.sent:
+                self._store.count_checks([row], "")
+                self._store.judge_sent(row, Verdict.ASK_AGAIN, asked.detail)
             else:
                 self._later(row, asked.detail)
 

@@ -51,13 +51,13 @@ TakeReport = Callable[[Report], bool]
 class Asked:
     """What became of a request.
 
-    ``offered`` False: the peer does no storage commitment. ``answered`` False: it may have taken
-    the request, but did not say so.
+    ``offered`` False: the peer does no storage commitment. ``sent`` False: the request did not go
+    out; where it did, a report may follow whatever the answer was.
     """
 
     accepted: bool
     offered: bool
-    answered: bool
+    sent: bool
     detail: str = ""
 
 
@@ -88,7 +88,7 @@ def request_commitment(
     with associate(peer, [context], calling_ae, bounds, handlers=handlers) as (assoc, problem):
         if assoc is None or not assoc.is_established:
             refused = assoc is not None and bool(assoc.rejected_contexts)
-            return Asked(False, not refused, True, problem)
+            return Asked(False, not refused, False, problem)
         asked = _ask(assoc, request_dataset(transaction_uid, references))
         if asked.accepted:
             came.wait(linger_s)
@@ -99,10 +99,10 @@ def _ask(assoc: Association, request: Dataset) -> Asked:
     try:
         answer, _ = assoc.send_n_action(request, COMMIT_ACTION, PUSH_MODEL, PUSH_MODEL_INSTANCE)
     except (RuntimeError, ValueError) as error:
-        return Asked(False, True, True, f"not asked: {type(error).__name__}")
+        return Asked(False, True, False, f"not asked: {type(error).__name__}")
     status = answer.get("Status")
     if status is None:
-        return Asked(False, True, False, "no answer to the request for storage commitment")
+        return Asked(False, True, True, "no answer to the request for storage commitment")
     if status == SUCCESS:
         return Asked(True, True, True)
     detail = f"request for storage commitment refused with status 0x{int(status):04X}"

@@ -28,6 +28,7 @@ class Archive:
     """A PACS on loopback. ``answer``: same, separate, never; ``lost``: UID to failure reasons."""
 
     answer: str = "same"
+    action_status: int = 0
     offers: tuple[str, ...] = (PUSH,)
     roles: bool = True
     node_port: int = 0
@@ -84,6 +85,8 @@ class Archive:
         asked = event.action_information
         uids = [str(item.ReferencedSOPInstanceUID) for item in asked.ReferencedSOPSequence]
         self.requests.append((str(asked.TransactionUID), uids))
+        if self.action_status:
+            return self.action_status, None
         if self.answer != "never":
             assoc = event.assoc if self.answer == "same" else None
             thread = threading.Thread(target=self.report, args=[asked, assoc])

@@ -195,6 +195,22 @@ def test_an_answer_that_never_comes_leaves_sent_and_says_so(node: NodeWith) -> N
     }
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0x0110, "not confirmed: request for storage commitment refused with status 0x0110"),
+        (0x0122, "not confirmed: the destination offers neither storage commitment nor a query"),
+    ],
+)
+def test_a_refused_request_leaves_sent_and_says_so(node: NodeWith, status: int, words: str) -> None:
+    here = node(Archive(action_status=status))
+    here.box.finish_study()
+    for _ in range(MAX_CHECKS + 2):
+        here.round(HOUR_S)
+    assert len(here.archive.requests) == (MAX_CHECKS if status == 0x0110 else 1), "bounded"
+    assert here.states() == {"sent"} and here.words() == {words}
+
+
 def test_a_transaction_survives_a_restart_and_may_be_answered_late(node: NodeWith) -> None:
     here = node(Archive("never"))
     here.box.finish_study()
