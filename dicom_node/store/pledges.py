@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.store.base import Database
@@ -15,8 +15,10 @@ from dicom_node.store.schema import instances, pledges, results
 
 FIRST_ANSWER_S = 2.0
 """From a request to its answer: what was just received is being filed."""
-MAX_PENDING = 1000
-"""So many requests wait for their answer; more are refused (G5)."""
+MAX_PENDING = 200
+"""So many requests of one peer wait for their answer; more are refused (G5)."""
+KEPT_S = 30 * 86_400.0
+"""So long a settled request is remembered."""
 
 
 class PledgeStore(Database):
@@ -30,7 +32,9 @@ class PledgeStore(Database):
         A request that comes again under its transaction UID is answered once more.
         """
         now_s = self._clock.now_s()
-        waiting = select(func.count()).select_from(pledges).where(pledges.c.state == "pending")
+        pending = (pledges.c.peer == peer) & (pledges.c.state == "pending")
+        waiting = select(func.count()).select_from(pledges).where(pending)
+        old = (pledges.c.state != "pending") & (pledges.c.requested_at < now_s - KEPT_S)
         values = {
             "references_json": json.dumps([list(pair) for pair in references]),
             "state": "pending", "attempts": 0, "next_at": now_s + FIRST_ANSWER_S,
@@ -38,6 +42,7 @@ class PledgeStore(Database):
         }  # fmt: skip
         same = (pledges.c.peer == peer) & (pledges.c.transaction_uid == transaction_uid)
         with self._write() as db:
+            db.execute(delete(pledges).where(old))
             if db.execute(waiting).scalar_one() >= MAX_PENDING:
                 return False
             if db.execute(update(pledges).where(same).values(**values)).rowcount:
@@ -71,7 +76,10 @@ class PledgeStore(Database):
 
     def pledge_answered(self, row: PledgeRow) -> None:
         """Note that the peer took the answer."""
-        self._settle_pledge(row, state="answered", answered_at=self._clock.now_s(), message=None)
+        self._settle_pledge(
+            row, state="answered", answered_at=self._clock.now_s(), message=None,
+            references_json="[]",
+        )  # fmt: skip
 
     def pledge_retry(self, row: PledgeRow, next_at_s: float, message: str) -> None:
         """Answer again at a time."""
@@ -79,7 +87,7 @@ class PledgeStore(Database):
 
     def pledge_failed(self, row: PledgeRow, message: str) -> None:
         """Note that the peer never took the answer."""
-        self._settle_pledge(row, state="failed", message=message[:500])
+        self._settle_pledge(row, state="failed", message=message[:500], references_json="[]")
 
     def _settle_pledge(self, row: PledgeRow, **values: Any) -> None:
         with self._write() as db:

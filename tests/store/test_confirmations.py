@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
 from dicom_node.clock import ManualClock
 from dicom_node.domain.confirmation import FIRST_CHECK_S, MAX_LOSSES, Verdict, judge_failure
-from dicom_node.store.pledges import FIRST_ANSWER_S, MAX_PENDING
+from dicom_node.store.pledges import FIRST_ANSWER_S, KEPT_S
 from dicom_node.store.rows import SentRow
 from dicom_node.store.store import Store
 from tests.store.test_store import BOTH, PACS, STUDY, claimed, state
@@ -121,13 +122,22 @@ def test_requests_of_peers_are_kept_and_answered_once(store: Store, clock: Manua
     assert store.claim_pledges(60) == []
 
 
-def test_G5_requests_of_peers_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_G5_requests_of_peers_are_bounded(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dicom_node.store import pledges
 
-    assert MAX_PENDING >= 100
     monkeypatch.setattr(pledges, "MAX_PENDING", 3)
     taken = [store.add_pledge("pacs", f"1.{n}", [("1.2", "1.2.3")]) for n in range(5)]
     assert taken == [True, True, True, False, False]
+    assert store.add_pledge("another", "1.1", [("1.2", "1.2.3")]), "each peer has its own room"
+    clock.advance(KEPT_S)
+    for row in store.claim_pledges(60):
+        store.pledge_answered(row)
+    clock.advance(1)
+    assert store.add_pledge("pacs", "1.9", [("1.2", "1.2.3")])
+    with store._engine.connect() as db:
+        assert len(db.execute(text("SELECT id FROM pledges")).all()) == 1
 
 
 def test_the_node_finds_what_it_holds_by_instance_alone(store: Store, rows: list[SentRow]) -> None:
