@@ -68,7 +68,6 @@ def request_commitment(
     *,
     calling_ae: str,
     take: TakeReport,
-    limits: SenderLimits | None = None,
     linger_s: float = LINGER_S,
 ) -> Asked:
     """Ask a peer to commit to (SOP class, SOP instance) references.
@@ -84,7 +83,7 @@ def request_commitment(
 
     context = build_context(PUSH_MODEL, list(UNCOMPRESSED))
     handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, on_report)]
-    bounds = limits or SenderLimits()
+    bounds = SenderLimits()
     with associate(peer, [context], calling_ae, bounds, handlers=handlers) as (assoc, problem):
         if assoc is None or not assoc.is_established:
             refused = assoc is not None and bool(assoc.rejected_contexts)
@@ -131,13 +130,11 @@ def too_long(information: BytesIO | None) -> bool:
     return information is not None and len(information.getbuffer()) > MAX_INFORMATION_BYTES
 
 
-def send_report(
-    peer: Destination, report: Report, *, calling_ae: str, limits: SenderLimits | None = None
-) -> str:
+def send_report(peer: Destination, report: Report, *, calling_ae: str) -> str:
     """Tell a peer what this node keeps; returns what went wrong, empty where the peer took it."""
     context = build_context(PUSH_MODEL, list(UNCOMPRESSED))
     roles = [build_role(PUSH_MODEL, scp_role=True)]
-    with associate(peer, [context], calling_ae, limits or SenderLimits(), roles=roles) as opened:
+    with associate(peer, [context], calling_ae, SenderLimits(), roles=roles) as opened:
         assoc, problem = opened
         if assoc is None or not assoc.is_established:
             return problem

@@ -36,16 +36,10 @@ class Shown:
     detail: str = ""
 
 
-def find_instances(
-    peer: Destination,
-    wanted: Sequence[Wanted],
-    *,
-    calling_ae: str,
-    limits: SenderLimits | None = None,
-) -> list[Shown]:
+def find_instances(peer: Destination, wanted: Sequence[Wanted], *, calling_ae: str) -> list[Shown]:
     """Ask for each instance on one association; the answers are in the order of ``wanted``."""
     contexts = [build_context(STUDY_ROOT_FIND, list(UNCOMPRESSED))]
-    with associate(peer, contexts, calling_ae, limits or SenderLimits()) as (assoc, problem):
+    with associate(peer, contexts, calling_ae, SenderLimits()) as (assoc, problem):
         if assoc is None or not assoc.is_established:
             return [Shown(None, problem)] * len(wanted)
         return [_find(assoc, one) for one in wanted]

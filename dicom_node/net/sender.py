@@ -26,7 +26,7 @@ from dicom_node.net.contexts import (
     VERIFICATION,
     proposed_contexts,
 )
-from dicom_node.net.library import application_entity
+from dicom_node.net.library import Entity, application_entity
 from dicom_node.net.limits import SenderLimits
 from dicom_node.net.outcomes import CLASS_NOT_TAKEN, InstanceStatus, Outcome, classify
 
@@ -222,12 +222,6 @@ def associate(
 
     ``handlers``: for what the peer asks on it; ``roles``: those this side takes (PS3.7 D.3.3.4).
     """
-    entity = application_entity(calling_ae)
-    entity.connection_timeout = limits.connect_s
-    entity.acse_timeout = limits.associate_s
-    entity.dimse_timeout = limits.answer_s
-    entity.stall_s = limits.stall_s
-    entity.network_timeout = None  # the bounds of each operation hold; ours is never idle
     if not peer.port or not contexts:
         yield (
             None,
@@ -237,7 +231,7 @@ def associate(
         )
         return
     try:
-        assoc = entity.associate(
+        assoc = _entity(calling_ae, limits).associate(
             peer.host,
             peer.port,
             contexts=contexts,
@@ -254,6 +248,16 @@ def associate(
     finally:
         if assoc.is_established:
             assoc.release()
+
+
+def _entity(calling_ae: str, limits: SenderLimits) -> Entity:
+    entity = application_entity(calling_ae)
+    entity.connection_timeout = limits.connect_s
+    entity.acse_timeout = limits.associate_s
+    entity.dimse_timeout = limits.answer_s
+    entity.stall_s = limits.stall_s
+    entity.network_timeout = None  # the bounds of each operation hold; ours is never idle
+    return entity
 
 
 def _problem(assoc: Association) -> str:
