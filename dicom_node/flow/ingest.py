@@ -48,6 +48,8 @@ class IngestAnswer:
 
     status: int
     comment: str = ""
+    study_uid: str = ""
+    patient_id: str = ""
 
 
 class _Refused(Exception):
@@ -121,7 +123,7 @@ class Ingest:
         except (StoreError, OSError) as error:
             log.error("instance not stored", extra={"problem": str(error)})
             return IngestAnswer(OUT_OF_RESOURCES, "cannot store now")
-        return IngestAnswer(SUCCESS)
+        return IngestAnswer(SUCCESS, study_uid=header.study_uid, patient_id=header.patient_id)
 
     def _take(
         self, header: InstanceHeader, data: bytes, transfer_syntax_uid: str, source: Source

@@ -7,7 +7,6 @@ The data set is handed over as the bytes that came, not decoded.
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 from typing import Protocol, cast
 
@@ -19,12 +18,15 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig
+from dicom_node.domain.confirmation import PUSH_MODEL
 from dicom_node.domain.identity import is_uid
 from dicom_node.errors import ConfigError, NodeError
+from dicom_node.flow.audit import Lives
 from dicom_node.flow.peers import all_peers
-from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester
+from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester, requester_of
+from dicom_node.net.commitment_scp import CommitmentScp
 from dicom_node.net.connections import Connections
-from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION
+from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION, reporting_contexts
 from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.listening import Listener, listeners
@@ -40,7 +42,6 @@ from dicom_node.net.server import (
     serve_in_thread,
 )
 from dicom_node.net.stream import StorageStream, StoreRequest
-from dicom_node.net.tls import Certificate, certificate_of
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,14 @@ class Answer(Protocol):
     def comment(self) -> str:
         """Plain words; empty where there is nothing to say."""
 
+    @property
+    def study_uid(self) -> str:
+        """Study Instance UID; empty where the instance was refused."""
+
+    @property
+    def patient_id(self) -> str:
+        """Patient ID; empty where the instance was refused or has none."""
+
 
 class Accepts(Protocol):
     """The receive path: ``dicom_node.flow.ingest.Ingest``."""
@@ -83,16 +92,35 @@ class Accepts(Protocol):
         """Store one instance; the answer is given only when it is durable."""
 
 
+class Audits(Protocol):
+    """Records for the audit trail; each call returns at once: ``dicom_node.flow.audit``."""
+
+    def rejected(self, calling_ae: str, called_ae: str, address: str, reason: str) -> None:
+        """Record an association that was rejected."""
+
+    def received(
+        self, association: Lives, source: tuple[str, str], sop_class_uid: str,
+        study_uid: str, patient_id: str,
+    ) -> None:  # fmt: skip
+        """Record an instance; ``source``: calling AE title and address."""
+
+
 class Scp:
     """Answers the events of the associations: who may come, and what becomes of an instance."""
 
     def __init__(
-        self, access: AccessList, ingest: Accepts, refusals: RefusalLog, limits: ServerLimits
+        self,
+        access: AccessList,
+        ingest: Accepts,
+        refusals: RefusalLog,
+        limits: ServerLimits,
+        audit: Audits | None = None,
     ) -> None:
         self._access = access
         self._ingest = ingest
         self._refusals = refusals
         self._limits = limits
+        self._audit = audit
 
     def handlers(self) -> list[evt.EventHandlerType]:
         """Return the handlers for the library's events."""
@@ -108,9 +136,11 @@ class Scp:
 
     def on_requested(self, event: evt.Event) -> None:
         """Refuse an association before it is negotiated, or let it pass."""
-        who = _requester(event.assoc)
+        who = requester_of(event.assoc)
         try:
             refusal = self._access.check(who) or self._over_limit(event.assoc, who)
+            if refusal is None and not any(peer.may_send for peer in self._access.identify(who)):
+                event.assoc.acceptor.supported_contexts = reporting_contexts()
         except Exception:
             # whatever went wrong, an unchecked peer does not come in
             log.exception("access check failed")
@@ -127,7 +157,7 @@ class Scp:
         assoc = event.assoc
         if not cast(GuardedSocket, assoc.dul.socket).held:
             return
-        who = _requester(assoc)
+        who = requester_of(assoc)
         watch = cast(GuardedServer, assoc._server).watch(assoc)
         stream = StorageStream(assoc, self._limits, lambda request: self.store(request, who), watch)
         assoc._run_reactor = stream.run  # type: ignore[method-assign]
@@ -148,19 +178,24 @@ class Scp:
         accepted = {str(cx.abstract_syntax) for cx in event.assoc.accepted_contexts}
         in_vain = {str(cx.abstract_syntax) for cx in event.assoc.rejected_contexts} - accepted
         for sop_class in sorted(in_vain):
-            known = sop_class in STORAGE_CLASSES or sop_class == VERIFICATION
+            known = sop_class in STORAGE_CLASSES or sop_class in (VERIFICATION, PUSH_MODEL)
             refusal = (
                 Refusal.TRANSFER_SYNTAX_NOT_SUPPORTED if known else Refusal.SOP_CLASS_NOT_SUPPORTED
             )
-            self._tell(_requester(event.assoc), refusal, sop_class)
+            self._tell(requester_of(event.assoc), refusal, sop_class)
 
     def _tell(self, who: Requester, refusal: Refusal, detail: str) -> None:
         reason = _reason(refusal, detail)
         self._refusals.tell(Refused(who.address, reason, who.calling_ae, who.called_ae))
+        if self._audit is not None and refusal in REJECTIONS:
+            self._audit.rejected(who.calling_ae, who.called_ae, who.address, reason)
 
     def on_refused_connection(self, address: str, refusal: Refusal, detail: str) -> None:
         """Record a connection that ended before it asked for an association."""
-        self._refusals.tell(Refused(address, _reason(refusal, detail)))
+        reason = _reason(refusal, detail)
+        self._refusals.tell(Refused(address, reason))
+        if self._audit is not None and refusal is Refusal.TLS_FAILED:
+            self._audit.rejected("", "", address, reason)
 
     # services
 
@@ -177,7 +212,7 @@ class Scp:
             str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID),
             None if data is None else data.getvalue(),
         )  # fmt: skip
-        answer = self.store(asked, _requester(event.assoc))
+        answer = self.store(asked, requester_of(event.assoc))
         keep_alive(event.assoc)
         return _response(*answer)
 
@@ -208,6 +243,11 @@ class Scp:
             called_ae=who.called_ae,
             address=who.address,
         )
+        if self._audit is not None and answer.status == SUCCESS and who.association is not None:
+            source = (who.calling_ae, who.address)
+            self._audit.received(
+                who.association, source, request.sop_class_uid, answer.study_uid, answer.patient_id
+            )
         return answer.status, answer.comment
 
 
@@ -219,6 +259,7 @@ class Receiver:
         store: peers of the database, read again at least every second; takes the refusals.
         ingest: the receive path.
         clock: the time.
+        audit: takes records of what came and who was rejected; None: nobody does.
     """
 
     def __init__(
@@ -228,6 +269,7 @@ class Receiver:
         ingest: Accepts,
         clock: Clock,
         limits: ServerLimits | None = None,
+        audit: Audits | None = None,
     ) -> None:
         self._config = config
         self._limits = limits or ServerLimits()
@@ -235,7 +277,8 @@ class Receiver:
             config.node.ae_title, lambda: [entry.peer for entry in all_peers(store, config)], clock
         )
         self._refusals = RefusalLog(store)
-        self._scp = Scp(self._access, ingest, self._refusals, self._limits)
+        self._scp = Scp(self._access, ingest, self._refusals, self._limits, audit)
+        self._commitment = CommitmentScp(self._access, store)
         self._connections = Connections(self._limits, self._access.is_source)
         self._running: list[tuple[GuardedServer, threading.Thread]] = []
         self.plain_port: int | None = None
@@ -277,7 +320,8 @@ class Receiver:
         guard = Guard(self._connections, listener.context, self._scp.on_refused_connection)
         address = (listener.address, listener.port)
         try:
-            return open_server(entity, address, self._scp.handlers(), self._limits, guard=guard)
+            handlers = self._scp.handlers() + self._commitment.handlers()
+            return open_server(entity, address, handlers, self._limits, guard=guard)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}",
@@ -301,16 +345,6 @@ def _reason(refusal: Refusal, detail: str) -> str:
     return f"{refusal}: {detail}" if detail else refusal.value
 
 
-def _requester(assoc: Association) -> Requester:
-    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
-    return Requester(
-        calling_ae=_calling_ae(assoc),
-        called_ae=str(primitive.called_ae_title).strip(" "),
-        address=str(assoc.requestor.address),
-        certificate=_certificate(assoc),
-    )
-
-
 def _storage_alone(assoc: Association) -> bool:
     """Whether nothing but storage and verification can be agreed on."""
     offered = {cx.abstract_syntax for cx in cast(GuardedServer, assoc._server).offered}
@@ -322,12 +356,6 @@ def _storage_alone(assoc: Association) -> bool:
 
 def _calling_ae(assoc: Association) -> str:
     return str(cast(A_ASSOCIATE, assoc.requestor.primitive).calling_ae_title).strip(" ")
-
-
-def _certificate(assoc: Association) -> Certificate | None:
-    wrapper = assoc.dul.socket
-    connection = wrapper.socket if wrapper is not None else None
-    return certificate_of(connection) if isinstance(connection, ssl.SSLSocket) else None
 
 
 def _reject(assoc: Association, refusal: Refusal) -> None:

@@ -156,9 +156,10 @@ class GuardedRequestHandler(RequestHandler):
 def _offer(event: evt.Event, contexts: list[PresentationContext]) -> None:
     """Give an association the contexts it may negotiate.
 
-    The library copies them for each connection; for strangers that is most of the cost.
+    The library copies them for each connection; for strangers that is most of the cost. Contexts
+    that a handler before gave the association stay.
     """
-    if not event.assoc.is_rejected:
+    if not event.assoc.is_rejected and not event.assoc.acceptor.supported_contexts:
         event.assoc.acceptor.supported_contexts = deepcopy(contexts)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dicom_node.clock import ManualClock, WallWatch
 from dicom_node.config import PeerConfig
+from dicom_node.domain.confirmation import FIRST_CHECK_S, Verdict
 from dicom_node.domain.identity import Identity
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
@@ -430,7 +431,9 @@ def test_a_report_is_sent_after_what_it_refers_to(store: Store, clock: ManualClo
     (seg,) = store.claim_deliveries("pacs", "d")
     store.delivery_sent(seg)
     assert state(store) == ("delivered", None)
-    store.delivery_verified("9.1", "pacs")
+    clock.advance(FIRST_CHECK_S)
+    asked, _ = store.claim_checks("pacs", 300)
+    store.judge_sent(asked, Verdict.KEPT, "kept")
     states = [one["deliveries"][0]["state"] for one in store.studies_show(STUDY)[0]["results"]]
     assert states == ["verified", "sent"]
 
@@ -657,7 +660,9 @@ def test_the_views_are_json_in_the_shape_of_the_contract(store: Store) -> None:
     assert [key in row for key in keys] == [True] * 7
     assert row["results"][0] == {
         "kind": "sr", "variant": "", "sop_instance_uid": "9.1", "sha256": "f" * 64,
-        "deliveries": [{"peer": "pacs", "state": "pending", "attempts": 0}],
+        "deliveries": [
+            {"peer": "pacs", "state": "pending", "attempts": 0, "confirmation": None}
+        ],
     }  # fmt: skip
     report = json.loads(json.dumps(store.status()))
     assert report["revisions"]["analysed"] == 1
