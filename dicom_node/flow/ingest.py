@@ -18,6 +18,13 @@ from pathlib import Path
 from dicom_node.clock import Clock
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.domain.identity import Identity, is_uid
+from dicom_node.domain.status import (
+    CANNOT_UNDERSTAND,
+    CLASS_MISMATCH,
+    INVALID_INSTANCE,
+    OUT_OF_RESOURCES,
+    SUCCESS,
+)
 from dicom_node.durable import ensure_dir, fault, free_bytes, write_file
 from dicom_node.errors import StoreError
 from dicom_node.flow.spool import SPOOL, Source, file_header, spool_path
@@ -26,13 +33,6 @@ from dicom_node.store.rows import IngestOutcome, InstanceRow
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
-
-# PS3.4 Table B.2-1 and PS3.7 Annex C
-SUCCESS = 0x0000
-INVALID_SOP_INSTANCE = 0x0117
-OUT_OF_RESOURCES = 0xA700
-DATA_SET_MISMATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
 
 IMAGE_CLASSES = frozenset(
     {
@@ -86,7 +86,7 @@ class Ingest:
         source = Source(calling_ae, called_ae, address, self._clock.now_s())
         try:
             if not is_uid(sop_instance_uid):
-                raise _Refused(INVALID_SOP_INSTANCE, "the SOP Instance UID is not a UID")
+                raise _Refused(INVALID_INSTANCE, "the SOP Instance UID is not a UID")
             header = _header(dataset_bytes, transfer_syntax_uid)
             _check(header, sop_class_uid, sop_instance_uid)
             fault("instance-parsed")
@@ -171,7 +171,7 @@ def _header(data: bytes, transfer_syntax_uid: str) -> InstanceHeader:
 def _check(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) -> None:
     """Compare the data set with the command (PS3.4 B.2.3, Table B.2-1)."""
     if (header.sop_class_uid, header.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
-        raise _Refused(DATA_SET_MISMATCH, "command and data set name other SOP UIDs")
+        raise _Refused(CLASS_MISMATCH, "command and data set name other SOP UIDs")
     for name, value in (("Study", header.study_uid), ("Series", header.series_uid)):
         if not is_uid(value):
             raise _Refused(CANNOT_UNDERSTAND, f"the {name} Instance UID is not a UID")
