@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
@@ -20,7 +20,7 @@ def root_templates() -> Table:
     rows: dict[tuple[Cell, ...], None] = {}
     for sample in samples():
         for template in sample.dataset.get("ContentTemplateSequence", ()):
-            title = _code(sample.dataset.ConceptNameCodeSequence[0])
+            title = code_text(sample.dataset.ConceptNameCodeSequence[0])
             mapping = f"{template.MappingResource} {template.TemplateIdentifier}"
             rows[(sample.kind, sample.dataset.SOPClassUID.name, mapping, title)] = None
     columns = ("object", "SOP class", "root template", "document title")
@@ -37,17 +37,22 @@ class _Node:
 
 def content_tree(kind: str) -> Table:
     """Return every content item that documents of a kind have, in any form, as one tree."""
-    top = _Node()
-    for sample in samples():
-        if sample.kind == kind:
-            _merge(sample.dataset, top)
+    rows = content_rows(sample.dataset for sample in samples() if sample.kind == kind)
     columns = ("level", "concept name", "relationship", "value type", "unit, values")
-    return Table(f"content_{kind}", f"Content items of {kind}", columns, tuple(_rows(top, 0)))
+    return Table(f"content_{kind}", f"Content items of {kind}", columns, tuple(rows))
+
+
+def content_rows(documents: Iterable[Dataset]) -> Iterator[tuple[Cell, ...]]:
+    """Return the content items of documents, those of one name in one place as one row."""
+    top = _Node()
+    for document in documents:
+        _merge(document, top)
+    yield from _rows(top, 0)
 
 
 def _merge(item: Dataset, parent: _Node) -> None:
     names = item.get("ConceptNameCodeSequence")
-    name = _code(names[0]) if names else ""
+    name = code_text(names[0]) if names else ""
     key = (name, str(item.get("RelationshipType", "")), str(item.ValueType))
     node = parent.below.setdefault(key, _Node())
     if value := _value(item):
@@ -65,15 +70,16 @@ def _rows(node: _Node, level: int) -> Iterator[tuple[Cell, ...]]:
 
 def _value(item: Dataset) -> str:
     if item.ValueType == "CODE":
-        return _code(item.ConceptCodeSequence[0])
+        return code_text(item.ConceptCodeSequence[0])
     if item.ValueType == "NUM":
-        return _code(item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0])
+        return code_text(item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0])
     if item.ValueType == "SCOORD":
         return str(item.GraphicType)
     return ""
 
 
-def _code(item: Dataset) -> str:
+def code_text(item: Dataset) -> str:
+    """Return a code as the standard prints it: value, coding scheme, meaning."""
     return f"({item.CodeValue}, {item.CodingSchemeDesignator}, {item.CodeMeaning})"
 
 

@@ -18,8 +18,11 @@ from dicom_node.net.contexts import (
     supported_contexts,
 )
 
-ANALYSED_CLASSES = frozenset({MR_IMAGE, ENHANCED_MR, LEGACY_ENHANCED_MR})
-"""Classes of images that the analysis reads; what else is stored stays beside them."""
+_ANALYSED = frozenset({MR_IMAGE, ENHANCED_MR, LEGACY_ENHANCED_MR})
+"""Classes of images that the analysis reads."""
+
+SEPARATE = " / "
+"""Between the transfer syntaxes of separate contexts of one class."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,17 @@ def content_and_transfer() -> Table:
     rows = []
     for service in services():
         if service.uid in STORAGE_CLASSES or service.uid in SOP_CLASSES:
-            created = service.uid in SOP_CLASSES
-            read = service.uid in ANALYSED_CLASSES
-            use = SOP_CLASSES[service.uid][1] if created else "analysed" if read else "kept"
-            rows.append((service.name, created, read, service.scp, service.scu, use))
-    columns = ("SOP class", "created", "read", "received", "sent", "use")
+            created = SOP_CLASSES[service.uid][1] if service.uid in SOP_CLASSES else ""
+            read = _read_for(service) if service.scp else ""
+            rows.append((service.name, service.scp, read or "kept", service.scu, created))
+    columns = ("SOP class", "received", "received for", "sent", "created as")
     return Table("content_and_transfer", "Content and transfer", columns, _t(rows))
+
+
+def _read_for(service: Service) -> str:
+    if service.uid in _ANALYSED:
+        return "analysis"
+    return "a PSA value, where it tells one" if service.name.endswith("SR Storage") else ""
 
 
 def accepted_contexts() -> Table:
@@ -95,17 +103,17 @@ def accepted_contexts() -> Table:
 
 
 def proposed() -> Table:
-    """Return the presentation contexts that the node proposes, by activity."""
-    rows = [
-        (
-            proposal.activity,
-            class_name(str(cx.abstract_syntax)),
-            str(cx.abstract_syntax),
-            syntax_names(cx.transfer_syntax),
-        )
-        for proposal in proposals()
-        for cx in proposal.contexts
-    ]
+    """Return the presentation contexts that the node proposes, by activity and class."""
+    rows = []
+    for proposal in proposals():
+        by_class: dict[str, list[str]] = {}
+        for context in proposal.contexts:
+            syntaxes = by_class.setdefault(str(context.abstract_syntax), [])
+            syntaxes.append(syntax_names(context.transfer_syntax))
+        rows += [
+            (proposal.activity, class_name(uid), uid, SEPARATE.join(syntaxes))
+            for uid, syntaxes in by_class.items()
+        ]
     columns = ("activity", "abstract syntax", "UID", "transfer syntaxes")
     return Table("proposed_contexts", "Presentation contexts proposed", columns, _t(rows))
 

@@ -184,11 +184,13 @@ def _details(config: NodeConfig) -> list[Section]:
         Section("7.1", "General", (association.parameters(), association.bounds())),
         Section("7.2", "Specifications"),
         Section("7.2.1", "Association initiation", (
-            services.activities(), services.proposed(), association.retry_policy(config),
+            services.activities(),
+            "A slash separates contexts of their own, so that the peer cannot choose between them.",
+            services.proposed(), association.retry_policy(config),
         )),
         Section("7.2.2", "Association acceptance", (
-            "Of the transfer syntaxes that a requestor proposes in a context, the first that is "
-            "accepted is taken, in the order of the requestor.",
+            "Of the transfer syntaxes that a requestor proposes in one context, the one is taken "
+            "that stands first in this table.",
             services.accepted_contexts(), services.transfer_syntaxes(), association.rejections(),
         )),
         Section("7.3", "Status codes", (
