@@ -57,7 +57,7 @@ def firewall(config: NodeConfig, peers: Sequence[PeerConfig]) -> Table:
         if peer.port:
             purpose = "results (C-STORE), C-ECHO" if peer.receives_results else "C-ECHO on command"
             rows.append(("out", "this node", f"{peer.host}:{peer.port}", "DICOM/TCP", purpose))
-    rows += _database(config.node.database)
+    rows += [*_outgoing(config), *_database(config.node.database)]
     columns = ("direction", "from", "to", "protocol", "purpose")
     return Table("firewall", "Firewall sheet", columns, tuple(rows))
 
@@ -73,6 +73,19 @@ def _port(port: int) -> str:
 
 def _sources(peer: PeerConfig) -> str:
     return ", ".join(peer.from_) or peer.host
+
+
+def _outgoing(config: NodeConfig) -> Iterator[tuple[Cell, ...]]:
+    """Yield the services that settings name by host and port (``x_host``, ``x_port``)."""
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        keys = type(section).model_fields if isinstance(section, BaseModel) else {}
+        for key, info in keys.items():
+            port = f"{key.removesuffix('host')}port"
+            if key.endswith("_host") and port in keys and getattr(section, key):
+                where = f"{getattr(section, key)}:{getattr(section, port)}"
+                purpose = (info.description or key).partition(";")[0]
+                yield ("out", "this node", where, "TCP", purpose)
 
 
 def _database(url: str) -> list[tuple[Cell, ...]]:

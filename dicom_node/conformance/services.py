@@ -14,9 +14,9 @@ from dicom_node.domain.profile import SOP_CLASSES
 from dicom_node.net.contexts import (
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
-    proposals,
     supported_contexts,
 )
+from dicom_node.net.proposals import proposals
 
 _ANALYSED = frozenset({MR_IMAGE, ENHANCED_MR, LEGACY_ENHANCED_MR})
 """Classes of images that the analysis reads."""

@@ -6,12 +6,9 @@ The conformance statement is generated from these tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
-
-from dicom_node.domain.profile import SOP_CLASSES
 
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -80,33 +77,3 @@ def proposed_contexts(
     known = {sop for sop, _ in pairs}
     asked = [build_context(UID(sop), list(UNCOMPRESSED)) for sop in also if sop not in known]
     return contexts + asked
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What the node proposes on the associations that it opens for one activity."""
-
-    activity: str
-    when: str
-    contexts: list[PresentationContext]
-
-
-def proposals() -> list[Proposal]:
-    """Return what the node proposes as association requestor, by activity.
-
-    For results: with an object of every class to send, stored in Explicit VR Little Endian.
-    """
-    results = [(sop_class, EXPLICIT_VR_LITTLE_ENDIAN) for sop_class in SOP_CLASSES]
-    return [
-        Proposal("Send results", "result objects are due", proposed_contexts(results, [])),
-        Proposal(
-            "Ask what a peer takes",
-            "with each sending, for the classes not sent; `dicom-node peers probe`",
-            proposed_contexts((), tuple(SOP_CLASSES)),
-        ),
-        Proposal(
-            "Verify a peer",
-            "`dicom-node peers echo`",
-            [build_context(VERIFICATION, [IMPLICIT_VR_LITTLE_ENDIAN])],
-        ),
-    ]
