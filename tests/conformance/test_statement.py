@@ -111,6 +111,18 @@ def test_peers_stand_on_the_sheet_in_both_directions() -> None:
     assert titles["mr"]["gets"] == ""
 
 
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [("tls", "Secure transport connection"), ("audit", "Audit trail messages")],
+)
+def test_a_profile_is_stated_where_the_configuration_has_its_settings(
+    document: Document, section: str, kind: str
+) -> None:
+    rows = document.table("security_profiles").as_dicts()
+    (support,) = (str(row["support"]) for row in rows if row["kind"] == kind)
+    assert support.startswith("none") == (section not in NodeConfig.model_fields)
+
+
 def test_passwords_and_paths_are_not_told() -> None:
     url = "postgresql+psycopg://node:s3cret@db.example:5433/node"
     config = NodeConfig(node=NodeSection(database=url, data_dir=Path("/srv/images")))
