@@ -23,7 +23,7 @@ _WHEN = {
     Refusal.CALLED_AE_UNKNOWN: "the called AE title is not that of the node",
     Refusal.CALLING_AE_UNKNOWN: "no peer has the calling AE title",
     Refusal.ADDRESS_NOT_ALLOWED: "the peer does not send from this address",
-    Refusal.MAY_NOT_SEND: "the peer may not send",
+    Refusal.MAY_NOT_SEND: "the peer is not allowed to associate",
     Refusal.TOO_MANY_ASSOCIATIONS: "too many associations stand",
     Refusal.NODE_UNAVAILABLE: "the list of peers cannot be read",
 }
@@ -144,7 +144,7 @@ def access_rules() -> Table:
     """Return who may associate (Annex N: association level security)."""
     rows = (
         ("Called AE title", "must be that of the node; upper and lower case count"),
-        ("Calling AE title", "must be that of a configured peer that may send"),
+        ("Calling AE title", "must be that of a configured peer that is allowed to associate"),
         ("Address", "must be the peer's host, or lie in one of its `from` blocks (IPv4, IPv6)"),
         ("A change of peers counts after", f"{PEERS_FRESH_S:g} s, without a restart"),
         ("Addresses of a host name are looked up again after", f"{NAMES_FRESH_S:g} s"),

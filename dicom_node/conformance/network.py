@@ -14,7 +14,7 @@ from dicom_node.config import NodeConfig, PeerConfig
 from dicom_node.conformance.document import Cell, Table
 
 _PROTOCOLS = {
-    "node": ("DICOM", "peers that may send", "C-ECHO and C-STORE of peers"),
+    "node": ("DICOM", "peers that may send", "associations of peers (7.2.2)"),
     "web": ("HTTP", "browsers of administrators", "status pages"),
 }
 """Protocol, other side and purpose of the sections of the configuration that open a port."""
@@ -55,7 +55,7 @@ def firewall(config: NodeConfig, peers: Sequence[PeerConfig]) -> Table:
         )
     for peer in peers:
         if peer.port:
-            purpose = "results (C-STORE), C-ECHO" if peer.receives_results else "C-ECHO on command"
+            purpose = "associations of this node (7.2.1)"
             rows.append(("out", "this node", f"{peer.host}:{peer.port}", "DICOM/TCP", purpose))
     rows += [*_outgoing(config), *_database(config.node.database)]
     columns = ("direction", "from", "to", "protocol", "purpose")
