@@ -38,7 +38,7 @@ lint: $(VENV)/.test-installed
 types: $(VENV)/.test-installed
 	$(BIN)/mypy
 
-# Pages that follow from the code: states, table of reasons.
+# Pages that follow from the code: states, table of reasons, conformance statement.
 docs: $(VENV)/.installed
 	$(BIN)/python tools/docs.py
 

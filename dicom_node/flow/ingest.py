@@ -20,6 +20,13 @@ from pathlib import Path
 from dicom_node.clock import Clock
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.domain.identity import is_uid
+from dicom_node.domain.status import (
+    CANNOT_UNDERSTAND,
+    CLASS_MISMATCH,
+    INVALID_INSTANCE,
+    OUT_OF_RESOURCES,
+    SUCCESS,
+)
 from dicom_node.durable import ensure_dir, fault, free_bytes
 from dicom_node.errors import StoreError
 from dicom_node.flow.filing import Entry, Filing
@@ -29,12 +36,6 @@ from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
 
-# PS3.4 Table B.2-1 and PS3.7 Annex C
-SUCCESS = 0x0000
-INVALID_SOP_INSTANCE = 0x0117
-OUT_OF_RESOURCES = 0xA700
-DATA_SET_MISMATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
 
 MIN_FREE_BYTES = 256 * 2**20
 MIN_FREE_SHARE = 0.05
@@ -113,7 +114,7 @@ class Ingest:
         source = Source(calling_ae, called_ae, address, self._clock.now_s())
         try:
             if not is_uid(sop_instance_uid):
-                raise _Refused(INVALID_SOP_INSTANCE, "the SOP Instance UID is not a UID")
+                raise _Refused(INVALID_INSTANCE, "the SOP Instance UID is not a UID")
             header = _header(dataset_bytes, transfer_syntax_uid)
             _check(header, sop_class_uid, sop_instance_uid)
             fault("instance-parsed")
@@ -154,7 +155,7 @@ def _header(data: bytes, transfer_syntax_uid: str) -> InstanceHeader:
 def _check(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) -> None:
     """Compare the data set with the command (PS3.4 B.2.3, Table B.2-1)."""
     if (header.sop_class_uid, header.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
-        raise _Refused(DATA_SET_MISMATCH, "command and data set name other SOP UIDs")
+        raise _Refused(CLASS_MISMATCH, "command and data set name other SOP UIDs")
     for name, value in (("Study", header.study_uid), ("Series", header.series_uid)):
         if not is_uid(value):
             raise _Refused(CANNOT_UNDERSTAND, f"the {name} Instance UID is not a UID")

@@ -17,6 +17,13 @@ from pynetdicom.presentation import build_context
 
 from dicom_node.config import TlsSection
 from dicom_node.domain.confirmation import PUSH_MODEL, PUSH_MODEL_INSTANCE
+from dicom_node.domain.status import (
+    INVALID_ARGUMENT,
+    NO_SUCH_EVENT_TYPE,
+    PROCESSING_FAILURE,
+    RESOURCE_LIMITATION,
+    SUCCESS,
+)
 from dicom_node.net.contexts import UNCOMPRESSED
 from dicom_node.net.limits import SenderLimits
 from dicom_node.net.references import (
@@ -33,11 +40,6 @@ from dicom_node.net.sender import Destination, associate
 
 log = logging.getLogger(__name__)
 
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110
-INVALID_ARGUMENT = 0x0115
-NO_SUCH_EVENT_TYPE = 0x0113
-RESOURCE_LIMITATION = 0x0213
 MAX_INFORMATION_BYTES = 4 << 20
 LINGER_S = 2.0
 """So long the association of a request stays open for its report; a later one opens its own."""

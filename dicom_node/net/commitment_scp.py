@@ -16,22 +16,20 @@ from pynetdicom.dimse_primitives import N_ACTION
 
 from dicom_node.config import PeerConfig
 from dicom_node.domain.confirmation import PUSH_MODEL_INSTANCE
-from dicom_node.net.access import AccessList, requester_of
-from dicom_node.net.commitment import (
+from dicom_node.domain.status import (
     INVALID_ARGUMENT,
+    NO_SUCH_ACTION,
+    NO_SUCH_INSTANCE,
+    NOT_AUTHORISED,
     PROCESSING_FAILURE,
     RESOURCE_LIMITATION,
     SUCCESS,
-    answer_report,
-    too_long,
 )
+from dicom_node.net.access import AccessList, requester_of
+from dicom_node.net.commitment import answer_report, too_long
 from dicom_node.net.references import COMMIT_ACTION, MalformedReference, Report, read_request
 
 log = logging.getLogger(__name__)
-
-NO_SUCH_INSTANCE = 0x0112
-NO_SUCH_ACTION = 0x0123
-NOT_AUTHORISED = 0x0124
 
 
 class Commitments(Protocol):

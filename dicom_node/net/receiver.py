@@ -20,6 +20,13 @@ from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig
 from dicom_node.domain.confirmation import PUSH_MODEL
 from dicom_node.domain.identity import is_uid
+from dicom_node.domain.status import (
+    CLASS_MISMATCH,
+    INVALID_INSTANCE,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SUCCESS,
+)
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.flow.audit import Lives
 from dicom_node.flow.peers import all_peers
@@ -45,12 +52,6 @@ from dicom_node.net.stream import StorageStream, StoreRequest
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
-
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.8
-INVALID_INSTANCE = 0x0117  # PS3.7 C.5.12
-OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
-CLASS_MISMATCH = 0xA900  # PS3.4 B.2.3: data set does not match SOP class
 
 _COMMENT_CHARACTERS = 64  # VR LO
 

@@ -60,7 +60,7 @@ class Node:
         ingest = Ingest(self.store, self.folder, self.clock)
         self.receiver = Receiver(self.config, self.store, ingest, self.clock)
         self.archive.node_port = self.receiver.start()
-        confirmer = Confirmer(self.store, self.config, self.clock, DicomAsks(NODE_AE, 0.3))
+        confirmer = Confirmer(self.store, self.config, self.clock, DicomAsks(NODE_AE, linger_s=0.3))
         self.loop = DeliveryLoop(self.store, self.config, self.clock, confirmer=confirmer)
         self.pledges = PledgeLoop(self.store, self.config, self.clock)
 
