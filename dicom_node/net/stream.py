@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _CLOCK = SystemClock()  # the kernel's timeouts run on real time too
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 _HANDOVER_POLL_S = 0.0005
+_ARTIM_S = 2.0
 _KEPT_BYTES = 1 << 20  # of a message buffer, for the next message
 
 # PS3.8 9.3.1: PDU types
@@ -179,9 +180,20 @@ class StorageStream:
         assoc.is_established = False
         assoc.is_released, assoc.is_aborted = released, not released
         evt.trigger(assoc, evt.EVT_RELEASED if released else evt.EVT_ABORTED, {})
+        if released:
+            self._await_close()
         if assoc.dul.socket is not None:
             assoc.dul.socket.close()
         assoc.kill()
+
+    def _await_close(self) -> None:
+        """Leave it to the peer to close, for a while (PS3.8 9.2.3, state 13)."""
+        end_s = _CLOCK.monotonic_s() + _ARTIM_S
+        with contextlib.suppress(OSError):
+            while (left_s := end_s - _CLOCK.monotonic_s()) > 0:
+                self._connection.settimeout(left_s)
+                if not self._connection.recv(64):
+                    return
 
     # PDUs
 

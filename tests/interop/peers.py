@@ -100,6 +100,8 @@ class OrthancPeer:
 
     ae_title = "ORTHANC"
     host = "127.0.0.1"
+    tls = False
+    identities: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         self._program = require("Orthanc")

@@ -57,8 +57,9 @@ class Node:
             node=section, peers=(self.peer,), delivery=DeliverySection(commitment_wait_h=1)
         )
         self.store = self.box.store
-        ingest = Ingest(self.store, self.folder, self.clock)
-        self.receiver = Receiver(self.config, self.store, ingest, self.clock)
+        self.ingest = Ingest(self.store, self.folder, self.clock)
+        self.ingest.start()
+        self.receiver = Receiver(self.config, self.store, self.ingest, self.clock)
         self.archive.node_port = self.receiver.start()
         confirmer = Confirmer(self.store, self.config, self.clock, DicomAsks(NODE_AE, linger_s=0.3))
         self.loop = DeliveryLoop(self.store, self.config, self.clock, confirmer=confirmer)
@@ -71,6 +72,7 @@ class Node:
 
     def close(self) -> None:
         self.receiver.stop(drain_s=1)
+        self.ingest.stop()
         self.store.close()
 
     def round(self, later_s: float = FIRST_CHECK_S) -> None:
