@@ -317,6 +317,7 @@ def stored(here: Node, folder: Path, **values: Any) -> Path:
     )
     (status,) = send(address, [outgoing(file)], calling_ae="PACS")
     assert status.code == 0, status.detail
+    here.ingest.file_pending()
     (held,) = here.store.held(file.stem)
     return here.folder / held.path
 
