@@ -38,7 +38,7 @@ lint: $(VENV)/.test-installed
 types: $(VENV)/.test-installed
 	$(BIN)/mypy
 
-# Pages that follow from the code: states, table of reasons.
+# Pages that follow from the code: states, table of reasons, conformance statement.
 docs: $(VENV)/.installed
 	$(BIN)/python tools/docs.py
 
@@ -51,7 +51,7 @@ system:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	    dcmtk dicom3tools orthanc postgresql-15 libpixelmed-java libcommons-codec-java \
-	    openjdk-17-jre-headless
+	    openjdk-17-jre-headless strace
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

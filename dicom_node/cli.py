@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from dicom_node import __version__
-from dicom_node.commands import node, peers, process, studies
+from dicom_node.commands import audit, conformance, node, peers, process, studies
 from dicom_node.errors import NodeError
 
 app = typer.Typer(
@@ -44,8 +44,10 @@ def _options(
 
 node.register(app)
 process.register(app)
+conformance.register(app)
 app.add_typer(peers.app, name="peers")
 app.add_typer(studies.app, name="studies")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

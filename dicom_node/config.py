@@ -12,10 +12,11 @@ import re
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dicom_node.domain.confirmation import Check
 from dicom_node.domain.profile import DEFAULT_KINDS, ResultKind
 from dicom_node.errors import WrongUseError
 
@@ -61,8 +62,18 @@ CertificateName = Annotated[str, AfterValidator(_certificate)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
+class AuditPatient(StrEnum):
+    """How audit records name the patient."""
+
+    ID = "id"
+    NONE = "none"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+_S = TypeVar("_S", bound=_Section)
 
 
 class Plaintext(StrEnum):
@@ -149,6 +160,28 @@ class DeliverySection(_Section):
     """How long results are kept trying."""
 
     give_up_h: float = Field(72, gt=0, description="a destination down for longer: delivery failed")
+    commitment_wait_h: float = Field(
+        24, gt=0, description="storage commitment not answered for this long: asked for again"
+    )
+
+
+class AuditSection(_Section):
+    """The audit trail, and where it is forwarded."""
+
+    patient: AuditPatient = Field(
+        AuditPatient.ID, description="id (PS3.15 demands it) or none: patient in audit records"
+    )
+    syslog_host: str = Field(
+        "", description="audit record repository (syslog over TLS); empty: not forwarded"
+    )
+    syslog_port: Port = Field(6514, description="its port")
+    syslog_ca: str = Field(
+        "", description="certificates that sign the repository's; empty: those of the system"
+    )
+    syslog_certificate: str = Field(
+        "", description="certificate of this node, where the repository asks for one"
+    )
+    syslog_key: str = Field("", description="private key of that certificate")
 
 
 class WebSection(_Section):
@@ -176,6 +209,9 @@ class PeerConfig(_Section):
     certificate: tuple[CertificateName, ...] = Field(
         (), description="what its certificate may bear: names, sha256:FINGERPRINT; empty: host"
     )
+    verify: Check = Field(
+        Check.AUTO, description="how it confirms results: auto, commitment, query or off"
+    )
 
     @model_validator(mode="after")
     def _port_where_it_receives(self) -> PeerConfig:
@@ -202,6 +238,7 @@ class NodeConfig(_Section):
     study: StudySection = StudySection()
     model: ModelSection = ModelSection()
     delivery: DeliverySection = DeliverySection()
+    audit: AuditSection = AuditSection()
     web: WebSection = WebSection()
     peers: tuple[PeerConfig, ...] = ()
 
@@ -271,13 +308,19 @@ def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
     if model.release:
         release = str(folder / Path(model.release).expanduser())
         model = model.model_copy(update={"release": release})
+    tls = _resolve(config.tls, folder, ("certificate", "key", "ca", "crl"))
+    audit = _resolve(config.audit, folder, ("syslog_ca", "syslog_certificate", "syslog_key"))
+    return config.model_copy(update={"node": node, "model": model, "tls": tls, "audit": audit})
+
+
+def _resolve(section: _S, folder: Path, names: tuple[str, ...]) -> _S:
+    """Return a section whose file names are paths from the folder of the configuration."""
     files = {
         name: str(folder / Path(value).expanduser())
-        for name in ("certificate", "key", "ca", "crl")
-        if (value := getattr(config.tls, name))
+        for name in names
+        if (value := getattr(section, name))
     }
-    tls = config.tls.model_copy(update=files)
-    return config.model_copy(update={"node": node, "model": model, "tls": tls})
+    return section.model_copy(update=files)
 
 
 _SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
@@ -286,6 +329,7 @@ _SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
     ("study", StudySection),
     ("model", ModelSection),
     ("delivery", DeliverySection),
+    ("audit", AuditSection),
     ("web", WebSection),
 )
 
@@ -303,6 +347,8 @@ _PEER_EXAMPLE = """
 # objects = []                     # empty: the default set; else of %s
 # tls = false                      # TLS alone, in both directions
 # certificate = []                 # names or sha256:FINGERPRINT of its certificate; empty: host
+# verify = "auto"                  # how it confirms that it keeps results: auto (as it offers),
+#                                  # commitment, query, off
 """
 
 

@@ -16,6 +16,7 @@ from dicom_node.errors import NodeError
 
 DISK_FLOOR_GIB = 5.0
 CERTIFICATE_DAYS = 30
+AUDIT_BACKLOG = 1000
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def examine(config_file: Path) -> list[Check]:
     except NodeError as error:
         return [Check("configuration", "wrong", error.message, error.advice)]
     checks = [Check("configuration", "ok", str(config_file))]
-    for check in (_data_folder, _disk, _database, _ports, _tls, _peers, _decoders, _model):
+    for check in _CHECKS:
         checks += _guarded(check, config)
     return checks
 
@@ -89,6 +90,29 @@ def _database(config: NodeConfig) -> Iterator[Check]:
         yield Check("database", "ok", f"{sum(counts.values())} study revisions")
     if not config.node.database:
         yield Check("sqlite", "ok", describe_sqlite())
+
+
+def _audit(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.clock import SystemClock
+    from dicom_node.net.syslog import tls_context
+    from dicom_node.store.store import Store
+
+    if not config.audit.syslog_host:
+        advice = "set audit.syslog_host: a copy elsewhere shows what was changed here"
+        yield Check("audit trail", "note", "not forwarded", advice)
+        return
+    tls_context(config.audit)
+    waiting = 0
+    if config.node.database or (config.node.data_dir / "node.sqlite3").exists():
+        store = Store(config.database_url, clock=SystemClock())
+        waiting = store.audit_backlog()
+        store.close()
+    late = waiting > AUDIT_BACKLOG
+    yield Check(
+        "audit trail", "wrong" if late else "ok",
+        f"{waiting} records wait for {config.audit.syslog_host}",
+        "see that the repository runs, and the log of the delivery process" if late else "",
+    )  # fmt: skip
 
 
 def _ports(config: NodeConfig) -> Iterator[Check]:
@@ -185,3 +209,8 @@ def _model(config: NodeConfig) -> Iterator[Check]:
         yield Check("model", "wrong", str(error), error.advice)
     else:
         yield Check("model", "ok", f"{info.name} {info.version}, SHA-256 {info.sha256[:12]}")
+
+
+_CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (
+    _data_folder, _disk, _database, _audit, _ports, _tls, _peers, _decoders, _model,
+)  # fmt: skip

@@ -7,11 +7,15 @@ a success that means nothing. The file is removed and the caller refuses the wor
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
+import platform
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dicom_node.errors import StoreError
 
@@ -20,7 +24,10 @@ FAULT_ENV = "DICOM_NODE_FAULT"
 FAULT_EXIT_STATUS = 9
 
 FILE_POINTS = ("file-written", "file-synced", "file-renamed", "folder-synced")
-RECEIVE_POINTS = ("instance-parsed", "instance-stored", "row-committed")
+RECEIVE_POINTS = (
+    "instance-parsed", "record-written", "record-synced", "file-copied", "files-synced",
+    "rows-committed", "log-emptied",
+)  # fmt: skip
 WORK_POINTS = ("claim-committed", "case-analysed", "results-written", "finish-committed")
 DELIVERY_POINTS = ("delivery-claimed", "object-sent", "delivery-committed")
 FAULT_POINTS = frozenset((*FILE_POINTS, *RECEIVE_POINTS, *WORK_POINTS, *DELIVERY_POINTS))
@@ -149,6 +156,194 @@ def remove_temporary_files(folders: Iterable[Path]) -> int:
     for leftover in leftovers:
         remove(leftover)
     return len(leftovers)
+
+
+class LogFile:
+    """A file of fixed size that is written in place: to sync it costs one flush of the disk.
+
+    Its blocks are written with zeros and synced when it is made, so that later writes change no
+    metadata of the file system and cannot run out of space.
+
+    Raises:
+        StoreError: it cannot be made or opened.
+    """
+
+    def __init__(self, path: Path, size: int | None = None) -> None:
+        """Open a file, or make it where ``size`` is given."""
+        self.path = path
+        self.broken = False
+        flags = os.O_RDWR | os.O_CLOEXEC
+        made = size is not None
+        try:
+            self._handle = os.open(path, flags | (os.O_CREAT | os.O_EXCL if made else 0), 0o640)
+        except OSError as error:
+            raise _refused("open", path, error) from error
+        try:
+            if size is not None:
+                self._fill(size)
+            self.size = os.fstat(self._handle).st_size
+        except OSError as error:
+            self.close()
+            if made:
+                path.unlink(missing_ok=True)
+            raise _refused("make", path, error) from error
+
+    def _fill(self, size: int) -> None:
+        zeros = memoryview(bytes(min(size, _FILL_BYTES)))
+        done = 0
+        while done < size:
+            done += os.write(self._handle, zeros[: size - done])
+        os.fsync(self._handle)
+        fsync_folder(self.path.parent)
+
+    def write_at(self, offset: int, chunks: Sequence[bytes | memoryview]) -> None:
+        """Write chunks one after the other; not durable before ``sync``.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        rest = [memoryview(chunk) for chunk in chunks if len(chunk)]
+        try:
+            while rest:
+                count = os.pwritev(self._handle, rest, offset)
+                offset += count
+                while rest and count >= len(rest[0]):
+                    count -= len(rest.pop(0))
+                if count:
+                    rest[0] = rest[0][count:]
+        except OSError as error:
+            self.broken = True
+            raise _refused("write", self.path, error) from error
+
+    def sync(self) -> None:
+        """Make everything written durable. After a failure the file is never synced again.
+
+        Raises:
+            StoreError: the disk refused, now or earlier.
+        """
+        if self.broken:
+            raise StoreError(f"{self.path} failed earlier", "check the health of the disk")
+        try:
+            os.fdatasync(self._handle)
+        except OSError as error:
+            self.broken = True
+            raise _refused("sync", self.path, error) from error
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Read bytes; fewer at the end of the file.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        try:
+            return os.pread(self._handle, size, offset)
+        except OSError as error:
+            raise _refused("read", self.path, error) from error
+
+    def copy_to(self, path: Path, offset: int, size: int) -> None:
+        """Copy a part into a file of its own, whole or not at all; durable after ``sync_files``.
+
+        Raises:
+            StoreError: the disk refused; nothing of the new file is left.
+        """
+        temporary = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}{TEMP_SUFFIX}")
+        try:
+            self._copy(temporary, offset, size)
+            temporary.rename(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _refused("write", path, error) from error
+        fault("file-copied")
+
+    def _copy(self, path: Path, offset: int, size: int) -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            end = offset + size
+            while offset < end:
+                count = os.sendfile(handle, self._handle, offset, end - offset)
+                if count == 0:
+                    raise OSError(0, "the log is shorter than its record says")
+                offset += count
+        finally:
+            os.close(handle)
+
+    def lock(self) -> bool:
+        """Take the file for this process, until it is closed; False where another has it."""
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+
+_FILL_BYTES = 2**20
+
+
+class SyncBatch:
+    """Makes many new files durable at once: those made between its start and ``sync``.
+
+    Linux syncs the file system in one call and since 5.8 reports errors of that; elsewhere each
+    file and folder is synced by itself.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # opened before the files are written: errors of writing count from here on
+        self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def sync(self, files: Iterable[Path]) -> None:
+        """Sync ``files`` and their names, then close. A failed sync is not tried again.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        files = list(files)
+        try:
+            if _SYNCFS is not None:
+                if _SYNCFS(self._handle) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+            else:
+                for file in files:
+                    _fsync_file(file)
+                for folder in {file.parent for file in files}:
+                    fsync_folder(folder)
+        except OSError as error:
+            raise _refused("sync", files[0].parent if files else Path(), error) from error
+        finally:
+            self.close()
+        fault("files-synced")
+
+    def close(self) -> None:
+        """Give up; nothing is synced."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def _fsync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _find_syncfs() -> Any:
+    """syncfs(2) of the C library, where its result can be trusted; else None."""
+    release = platform.release().split(".")
+    try:
+        if platform.system() != "Linux" or (int(release[0]), int(release[1])) < (5, 8):
+            return None
+        return ctypes.CDLL(None, use_errno=True).syncfs
+    except (AttributeError, IndexError, OSError, ValueError):
+        return None
+
+
+_SYNCFS = _find_syncfs()
 
 
 def free_bytes(folder: Path) -> tuple[int, int]:

@@ -6,7 +6,12 @@ import hashlib
 import json
 import logging
 import sys
+import threading
+import warnings
 from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -43,9 +48,37 @@ def start_logging(role: str, level: int = logging.INFO) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("dicom_node").setLevel(level)
+    warnings.showwarning = _warned  # a warning may quote a value: the log names where, not what
     # pynetdicom and pydicom write names and identifiers into their messages
     for name in ("pynetdicom", "pydicom", "highdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def guard_tracebacks() -> None:
+    """Log errors that nobody caught without their words, which may quote a value.
+
+    For processes that nobody watches; without it Python prints them whole on stderr.
+    """
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda told: _uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+    sys.unraisablehook = lambda told: _uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    if error is not None:
+        logging.getLogger(__name__).error("uncaught error", exc_info=(kind, error, trace))
+
+
+def _warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    where = f"{Path(filename).name}:{lineno}"
+    logging.getLogger(__name__).warning(
+        "warning", extra={"category": category.__name__, "where": where}
+    )
 
 
 def pseudonym(study_uid: str) -> str:

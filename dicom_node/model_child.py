@@ -22,7 +22,7 @@ from dicom_node import __version__
 from dicom_node.domain.reasons import Reason
 from dicom_node.durable import ensure_dir, fault, write_file
 from dicom_node.errors import InputProblem
-from dicom_node.logs import pseudonym, start_logging
+from dicom_node.logs import guard_tracebacks, pseudonym, start_logging
 from dicom_node.roles import die_with_parent
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # the worker decides when this process ends
         signal.signal(number, signal.SIG_IGN)
     start_logging("model")
+    guard_tracebacks()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     for line in sys.stdin:

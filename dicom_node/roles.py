@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dicom_node.config import NodeConfig, load_config
 from dicom_node.errors import NodeError
-from dicom_node.logs import start_logging
+from dicom_node.logs import guard_tracebacks, start_logging
 from dicom_node.supervisor import PARENT_ENV
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def stop_event() -> threading.Event:
 def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     """C-ECHO and C-STORE SCP."""
     from dicom_node.clock import SystemClock
+    from dicom_node.flow.audit import AuditTrail
     from dicom_node.flow.ingest import Ingest
     from dicom_node.net.receiver import Receiver
     from dicom_node.store.store import Store
@@ -61,7 +62,11 @@ def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     clock = SystemClock()
     config = _with_ports(config, ports)
     store = Store(config.database_url, clock=clock)
-    receiver = Receiver(config, store, Ingest(store, config.node.data_dir, clock), clock)
+    audit = AuditTrail(store, config, clock)
+    audit.start()
+    ingest = Ingest(store, config.node.data_dir, clock)
+    ingest.start()
+    receiver = Receiver(config, store, ingest, clock, audit=audit)
     receiver.start()
     opened = {
         "port": (receiver.plain_port, "DICOM", config.node.bind),
@@ -79,6 +84,8 @@ def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     )
     stop.wait()
     receiver.stop()
+    ingest.stop()
+    audit.close()
     store.close()
 
 
@@ -107,16 +114,35 @@ def run_worker(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
 
 
 def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
-    """Send result objects to their destinations."""
+    """Send result objects to their destinations, ask what they keep, answer who asks us."""
     from dicom_node.clock import SystemClock
+    from dicom_node.flow.audit import AuditTrail
+    from dicom_node.flow.confirm import Confirmer
     from dicom_node.flow.deliver import DeliveryLoop
+    from dicom_node.flow.forward import Forwarder
+    from dicom_node.flow.pledge import PledgeLoop
     from dicom_node.store.store import Store
 
     stop = stop_event()
     clock = SystemClock()
     store = Store(config.database_url, clock=clock)
     announce({})
-    DeliveryLoop(store, config, clock).run(stop)
+    audit = AuditTrail(store, config, clock)
+    audit.start()
+    beside = [
+        threading.Thread(target=loop.run, args=[stop], name=name, daemon=True)
+        for name, loop in (
+            ("pledges", PledgeLoop(store, config, clock)),
+            ("audit-forwarder", Forwarder(store, config, clock)),
+        )
+    ]
+    for thread in beside:
+        thread.start()
+    confirmer = Confirmer(store, config, clock)
+    DeliveryLoop(store, config, clock, confirmer=confirmer, audit=audit).run(stop)
+    for thread in beside:
+        thread.join(timeout=5.0)
+    audit.close()
     store.close()
 
 
@@ -141,6 +167,7 @@ def main(arguments: list[str]) -> int:
     name, config_file = arguments[0], Path(arguments[1])
     ports = {key: int(port) for key, port in (one.split("=") for one in arguments[2:])}
     start_logging(name)
+    guard_tracebacks()
     try:
         ROLES[name](load_config(config_file), ports, _announce)
     except NodeError as error:

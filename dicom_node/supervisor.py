@@ -72,6 +72,7 @@ class Supervisor:
             signal.signal(signal.SIGTERM, self._on_signal)
             signal.signal(signal.SIGINT, self._on_signal)
             prepare(self._config)
+            record_life(self._config, started=True)
             try:
                 self._start_all()
                 if not self._stopping:
@@ -82,6 +83,7 @@ class Supervisor:
                 self._watch()
             finally:
                 self._stop_all()
+                _record_stop(self._config)
         return 0
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -238,6 +240,36 @@ def prepare(config: NodeConfig) -> None:
         log.info("recovered", extra={"report": str(report)})
     finally:
         store.close()
+
+
+def record_life(config: NodeConfig, *, started: bool) -> None:
+    """Record start or stop of the node in the audit trail.
+
+    Raises:
+        StoreError: the trail cannot be written; a node that cannot record does not start.
+    """
+    from dicom_node.clock import SystemClock
+    from dicom_node.flow.audit import AuditTrail
+    from dicom_node.store.store import Store
+
+    clock = SystemClock()
+    store = Store(config.database_url, clock=clock)
+    try:
+        trail = AuditTrail(store, config, clock)
+        if started:
+            trail.started()
+        else:
+            trail.stopped()
+        trail.flush()
+    finally:
+        store.close()
+
+
+def _record_stop(config: NodeConfig) -> None:
+    try:
+        record_life(config, started=False)
+    except NodeError:
+        log.exception("the stop could not be recorded")
 
 
 def _describe(role: _Role) -> list[str]:

@@ -69,7 +69,10 @@ class Worker:
             try:
                 if now_s >= times_at_s:
                     times_at_s = now_s + LEASE_S
-                    self._store.pull_back_times(self._config.study.patience_s)
+                    self._store.pull_back_times(
+                        self._config.study.patience_s,
+                        self._config.delivery.commitment_wait_h * 3600,
+                    )
                 if now_s >= reap_from_s:
                     self._store.reap_stale()
                 evaluate_due(self._store, data_dir, self._clock, self._config)

@@ -189,3 +189,74 @@ def pacs_peer(
         f'[[peers]]\nname = "{name}"\nae_title = "{ae_title}"\nhost = "127.0.0.1"\nport = {port}\n'
         f"receives_results = {str(receives).lower()}\n"
     )
+
+
+class ReceiverUnderTest:
+    """The receiver process alone, on a data folder of its own: for kills, tracing and timing."""
+
+    def __init__(self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",)) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.config_file = folder / "node.toml"
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._write_config(0, calling_aes)
+        self._calling_aes = calling_aes
+        self.data_dir.mkdir(exist_ok=True)
+        Store(self.database_url, clock=SystemClock(), create=True).close()
+
+    def _write_config(self, port: int, calling_aes: tuple[str, ...]) -> None:
+        peers = "".join(
+            f'[[peers]]\nname = "{ae.lower()}"\nae_title = "{ae}"\nhost = "127.0.0.1"\n'
+            for ae in calling_aes
+        )
+        node = f'[node]\nport = {port}\ndata_dir = "{self.folder}/data"\n'
+        self.config_file.write_text(node + peers, encoding="utf-8")
+
+    @property
+    def data_dir(self) -> Path:
+        """Where it keeps its data."""
+        return self.folder / "data"
+
+    @property
+    def database_url(self) -> str:
+        """Its database."""
+        return load_config(self.config_file).database_url
+
+    def start(self, *before: str, environment: dict[str, str] | None = None) -> None:
+        """Start it and wait until its port is open; ``before``: a program that runs it."""
+        log = (self.folder / "receiver.log").open("ab")
+        self._process = subprocess.Popen(
+            [*before, sys.executable, "-m", "dicom_node.roles", "receiver", str(self.config_file)],
+            stdout=subprocess.PIPE, stderr=log, env=environment,
+        )  # fmt: skip
+        log.close()
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, (self.folder / "receiver.log").read_text()[-2000:]
+        self.port = json.loads(line)["port"]
+        self._write_config(self.port, self._calling_aes)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Kill -9."""
+        assert self._process is not None
+        self._process.kill()
+        self._collect()
+
+    def stop(self) -> None:
+        """SIGTERM: what is received is filed, then the process ends."""
+        assert self._process is not None
+        self._process.terminate()
+        self._collect()
+
+    def _collect(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        self._process.wait(60)
+        self._process.stdout.close()
+        self._process = None

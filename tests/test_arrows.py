@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
         "errors", "domain", "config", "clock", "durable", "store", "dicom", "results", "net",
         "logs",
     },
+    "dicom_node.conformance": {"errors", "domain", "config", "dicom", "results", "net", "flow"},
 }  # fmt: skip
 DOOR = {"ai_core.types", "ai_core.geometry", "ai_core.errors", "ai_core"}
 DOOR_NAMES = {"analyse", "load_release", "write_maps", "types", "geometry", "errors"}

@@ -14,6 +14,7 @@ import pytest
 from dicom_node.cli import main
 from dicom_node.clock import SystemClock
 from dicom_node.config import load_config
+from dicom_node.domain.confirmation import SERVICES
 from dicom_node.domain.profile import COMPREHENSIVE_3D_SR, SOP_CLASSES
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.phantom import Role
@@ -87,12 +88,31 @@ def test_peers_are_added_and_removed(shell: Shell, config: Path) -> None:
     assert shell.json("peers", "list", "--config", config) == []
 
 
+def test_the_audit_trail_is_listed_and_verified(shell: Shell, config: Path) -> None:
+    add = ("peers", "add", "pacs", "--ae-title", "PACS", "--host", "127.0.0.1", "--port", "9")
+    assert shell.run(*add, "--verify", "query", "--config", config)[0] == 0
+    assert shell.json("peers", "list", "--config", config)[0]["verify"] == "query"
+    assert shell.run("peers", "remove", "pacs", "--config", config)[0] == 0
+    listed = shell.json("audit", "list", "--config", config)
+    assert [one["event"] for one in listed] == ["network_configuration"] * 2
+    again = shell.json("audit", "list", "--after", "2", "--config", config)
+    assert [one["event"] for one in again] == ["audit_log_used"], "reading is recorded"
+    told = shell.json("audit", "verify", "--config", config)
+    assert (told["whole"], told["records"], told["problem"]) == (True, 4, None)
+    noted = f"2:{listed[1]['hash']}"
+    assert shell.run("audit", "verify", "--expect", noted, "--config", config)[0] == 0
+    other = f"2:{listed[0]['hash']}"
+    status, _, err = shell.run("audit", "verify", "--expect", other, "--config", config)
+    assert (status, "record 2 is not the one that was noted" in err) == (1, True)
+    assert shell.run("audit", "verify", "--expect", "x", "--config", config)[0] == 2
+
+
 def test_probe_says_and_keeps_what_a_peer_takes(shell: Shell, config: Path, tmp_path: Path) -> None:
     with PacsStandIn("PACS", tmp_path / "pacs", sop_classes=[COMPREHENSIVE_3D_SR]) as pacs:
         add = ("peers", "add", "pacs", "--ae-title", "PACS", "--host", "127.0.0.1")
         assert shell.run(*add, "--port", pacs.port, "--config", config)[0] == 0
         told = shell.json("peers", "probe", "pacs", "--config", config)
-        assert {one["sop_class_uid"] for one in told} == set(SOP_CLASSES)
+        assert {one["sop_class_uid"] for one in told} == {*SOP_CLASSES, *SERVICES}
         taken = [one["name"] for one in told if one["answer"] == "taken"]
         assert taken == ["Comprehensive 3D SR Storage"]
         status, out, _ = shell.run("peers", "probe", "pacs", "--config", config)

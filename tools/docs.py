@@ -22,6 +22,14 @@ def states_page() -> str:
     )
 
 
+def conformance_page() -> str:
+    """Return the conformance statement of the defaults."""
+    from dicom_node.config import NodeConfig
+    from dicom_node.conformance.statement import statement
+
+    return statement(NodeConfig()).markdown()
+
+
 def reasons_table() -> str:
     """Return the rows of the table of reasons."""
     from dicom_node.domain.reasons import REASONS
@@ -43,6 +51,7 @@ def main() -> int:
     administration = ROOT / "docs" / "administration.md"
     pages = {
         ROOT / "docs" / "states.md": states_page(),
+        ROOT / "docs" / "conformance.md": conformance_page(),
         administration: administration_page(administration.read_text(encoding="utf-8")),
     }
     stale = [

@@ -42,13 +42,14 @@ def init(
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the node: receiver, worker, delivery, web. Prints `ready` once every port is open."""
     from dicom_node.config import load_config
-    from dicom_node.logs import start_logging
+    from dicom_node.logs import guard_tracebacks, start_logging
     from dicom_node.net.listening import listeners
     from dicom_node.supervisor import Supervisor
 
     loaded = load_config(config)
     listeners(loaded)  # nothing is begun where a port may not be opened
     start_logging("supervisor")
+    guard_tracebacks()
     raise typer.Exit(Supervisor(loaded, config).run(_say))
 
 

@@ -16,6 +16,7 @@ from dicom_node.commands.common import (
     print_table,
 )
 from dicom_node.config import PeerConfig
+from dicom_node.domain.confirmation import SERVICES, Check
 from dicom_node.domain.profile import SOP_CLASSES, ResultKind
 from dicom_node.errors import WrongUseError
 
@@ -44,6 +45,9 @@ def add(
         list[str] | None,
         typer.Option(help="Name or sha256:FINGERPRINT of its certificate; repeatable."),
     ] = None,
+    verify: Annotated[
+        Check, typer.Option("--verify", help="How it confirms that it keeps results.")
+    ] = Check.AUTO,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,6 +58,7 @@ def add(
         "name": name, "ae_title": ae_title, "host": host, "port": port, "may_send": may_send,
         "receives_results": receives_results, "from": sources or (), "objects": objects or (),
         "tls": tls, "certificate": certificate or (),
+        "verify": verify,
     }  # fmt: skip
     try:
         peer = PeerConfig.model_validate(values)
@@ -135,14 +140,15 @@ def probe(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a peer which result objects it takes; what it answers decides what it is sent."""
+    """Ask a peer what it takes and confirms; its answer decides what it is sent and asked."""
     from dicom_node.flow.peers import address_of, find_peer
     from dicom_node.net.sender import probe as ask
 
     with open_store(config) as (node_config, store):
         peer = find_peer(store, node_config, name)
         own = node_config.node.ae_title
-        answer = ask(peer, tuple(SOP_CLASSES), calling_ae=own, tls=node_config.tls)
+        classes = {**SOP_CLASSES, **SERVICES}
+        answer = ask(peer, tuple(classes), calling_ae=own, tls=node_config.tls)
         store.learn(peer.name, address_of(peer), answer.accepted, answer.refused)
     rows = [
         {
@@ -150,7 +156,7 @@ def probe(
             "answer": "taken" if uid in answer.accepted
             else "not taken" if uid in answer.refused else "refused without a reason",
         }
-        for uid, (name_of, use) in SOP_CLASSES.items()
+        for uid, (name_of, use) in classes.items()
     ]  # fmt: skip
     if as_json:
         print_json(rows)

@@ -72,7 +72,7 @@ def export(
     from dicom_node.flow.export import export_study
 
     with open_store(config) as (node_config, store):
-        written = export_study(store, node_config.node.data_dir, study_uid, out)
+        written = export_study(store, node_config, study_uid, out)
     if not written:
         raise _unknown(study_uid)
     if as_json:
@@ -106,7 +106,8 @@ def _print_revision(row: dict[str, Any], events: list[dict[str, Any]]) -> None:
         typer.echo(f"result    {result['kind']}{form}  {result['sop_instance_uid']}")
         for delivery in result["deliveries"]:
             tries = f"{delivery['attempts']} attempt" + ("s" if delivery["attempts"] != 1 else "")
-            typer.echo(f"            to {delivery['peer']}: {delivery['state']}, {tries}")
+            kept = f" ({delivery['confirmation']})" if delivery["confirmation"] else ""
+            typer.echo(f"            to {delivery['peer']}: {delivery['state']}{kept}, {tries}")
     for one in row["left_out"]:
         what = f"replaced by {one['replaced_by']}" if one["replaced_by"] else "left out"
         typer.echo(f"to {one['peer']}: {one['kind']} {what}: {one['reason']}")

@@ -29,6 +29,10 @@ _SHORT_VRS = frozenset(
 )
 _VRS = _SHORT_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split(b" "))
 
+# group, element, VR, length, by byte order
+_SHORT_FORM = {order: struct.Struct(order + "HH2sH").unpack_from for order in "<>"}
+_TAG_LENGTH = {order: struct.Struct(order + "HHI").unpack_from for order in "<>"}
+
 
 class HeaderError(Exception):
     """A data set that cannot be read. ``code`` is machine-readable, the text is for people."""
@@ -204,18 +208,18 @@ def binary_number(raw: bytes, order: str = "<") -> float | None:
 
 
 def _tag_and_length(data: Buffer, offset: int, encoding: Encoding) -> tuple[int, int]:
-    group, element, length = struct.unpack_from(encoding.order + "HHI", data, offset)
+    group, element, length = _TAG_LENGTH[encoding.order](data, offset)
     return group << 16 | element, length
 
 
 def _element_at(data: Buffer, offset: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
     """Tag, VR, offset of the value and its length, of the element at an offset."""
+    group, element, vr, count = _SHORT_FORM[encoding.order](data, offset)
+    if encoding.explicit and vr in _SHORT_VRS and group != 0xFFFE:  # nearly all of them
+        return group << 16 | element, vr, offset + 8, count
     tag, length = _tag_and_length(data, offset, encoding)
-    if not encoding.explicit or tag >> 16 == 0xFFFE:
+    if not encoding.explicit or group == 0xFFFE:
         return tag, b"", offset + 8, length
-    vr = data[offset + 4 : offset + 6]
-    if vr in _SHORT_VRS:
-        return tag, vr, offset + 8, struct.unpack_from(encoding.order + "H", data, offset + 6)[0]
     if not (vr.isalpha() and vr.isupper()):
         raise HeaderError(
             "malformed", f"no value representation at byte {offset}; the data set is damaged"

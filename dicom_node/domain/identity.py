@@ -27,8 +27,12 @@ class Identity:
 
     @classmethod
     def of(cls, patient_id: str | None, issuer: str | None, birth_date: str | None) -> Identity:
-        """Build from header values; spaces around them say nothing (PS3.5 6.2)."""
-        values = [(value or "").strip(" \0") for value in (patient_id, issuer, birth_date)]
+        """Build from header values; spaces around them say nothing (PS3.5 6.2).
+
+        A NUL inside is no character of any value, and PostgreSQL stores none: it is left out.
+        """
+        given = (patient_id, issuer, birth_date)
+        values = [(value or "").replace("\0", "").strip(" ") for value in given]
         return cls(*values)
 
 

@@ -42,6 +42,7 @@ class RevisionEvent(StrEnum):
     NEWER_INPUTS = "newer_inputs"
     ALL_DELIVERED = "all_delivered"
     DELIVERY_FAILED = "delivery_failed"
+    DELIVERY_LOST = "delivery_lost"
     NO_DESTINATION = "no_destination"
     RETRY = "retry"
     DELIVER_AGAIN = "deliver_again"
@@ -94,6 +95,7 @@ REVISION_TRANSITIONS: Mapping[tuple[RevisionState, RevisionEvent], RevisionState
     (_R.ANALYSED, _E.NO_DESTINATION): _R.FAILED,
     (_R.ANALYSED, _E.CONFLICT): _R.HELD,
     (_R.ANALYSED, _E.NEWER_INPUTS): _R.SUPERSEDED,
+    (_R.DELIVERED, _E.DELIVERY_LOST): _R.ANALYSED,
     (_R.DELIVERED, _E.NEWER_INPUTS): _R.SUPERSEDED,
     (_R.NOT_ANALYSABLE, _E.NEWER_INPUTS): _R.SUPERSEDED,
     (_R.FAILED, _E.NEWER_INPUTS): _R.SUPERSEDED,
@@ -121,6 +123,7 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
     (_D.SENDING, _V.NODE_DIED): _D.PENDING,
     (_D.SENT, _V.CONFIRMED): _D.VERIFIED,
     (_D.SENT, _V.LOST): _D.PENDING,
+    (_D.SENT, _V.GAVE_UP): _D.FAILED,
     (_D.FAILED, _V.RETRY): _D.PENDING,
 }
 

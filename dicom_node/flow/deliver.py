@@ -12,16 +12,20 @@ import os
 import platform
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from dicom_node.clock import Clock, WallWatch
 from dicom_node.config import NodeConfig, PeerConfig
+from dicom_node.domain.confirmation import SERVICES
 from dicom_node.domain.policy import LEASE_S, backoff_s
 from dicom_node.domain.profile import SOP_CLASSES
 from dicom_node.durable import fault
 from dicom_node.errors import NodeError
+from dicom_node.flow.audit import AuditTrail
+from dicom_node.flow.confirm import Confirmer
 from dicom_node.flow.peers import address_of, all_peers, destination_of
 from dicom_node.logs import pseudonym
 from dicom_node.net.outcomes import InstanceStatus, Outcome
@@ -53,15 +57,25 @@ class DeliveryLoop:
         config: node and delivery settings; peers of the file.
         clock: the time.
         send: the sending side; None: C-STORE.
+        confirmer: asks whether what was sent is kept; None: nothing is asked.
+        audit: takes records of what was sent; None: nobody does.
     """
 
     def __init__(
-        self, store: Store, config: NodeConfig, clock: Clock, send: Send | None = None
+        self,
+        store: Store,
+        config: NodeConfig,
+        clock: Clock,
+        send: Send | None = None,
+        confirmer: Confirmer | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self._store = store
         self._config = config
         self._clock = clock
         self._send = send or self._c_store
+        self._confirmer = confirmer
+        self._audit = audit
         self._owner = f"{platform.node()}:{os.getpid()}"
         self._jitter = random.SystemRandom().random
         self._stopping = threading.Event()
@@ -96,10 +110,12 @@ class DeliveryLoop:
         known = {entry.peer.name: entry.peer for entry in all_peers(self._store, self._config)}
         self._threads = {name: t for name, t in self._threads.items() if t.is_alive()}
         started = []
-        for name in self._store.peers_with_deliveries():
+        for name in self._peers_due():
             peer = known.get(name)
             if peer is None or not peer.receives_results:
                 self._store.drop_peer_deliveries(name)
+                if self._confirmer is not None:
+                    self._confirmer.forget(name)
             elif name not in self._threads:
                 thread = threading.Thread(
                     target=self._serve, args=[peer], name=f"deliver-{name}", daemon=True
@@ -108,6 +124,10 @@ class DeliveryLoop:
                 thread.start()
                 started.append(thread)
         return started
+
+    def _peers_due(self) -> list[str]:
+        asked = self._confirmer.peers_due() if self._confirmer is not None else []
+        return sorted({*self._store.peers_with_deliveries(), *asked})
 
     def _housekeeping(self) -> None:
         """End what is too old, take back what nobody sends any more."""
@@ -122,16 +142,18 @@ class DeliveryLoop:
         self._store.expire_deliveries(self._config.delivery.give_up_h * 3600)
 
     def _serve(self, peer: PeerConfig) -> None:
-        """Empty the queue of one destination as far as it is due."""
+        """Empty the queue of one destination as far as it is due, then ask what it keeps."""
         try:
             while not self._stopping.is_set():
                 self._store.adapt_deliveries(destination_of(self._store, peer))
                 claims = self._store.claim_deliveries(peer.name, self._owner)
                 if not claims:
-                    return
+                    break
                 fault("delivery-claimed")
                 with self._heartbeat(claims):
                     self._attempt(peer, claims)
+            if self._confirmer is not None and not self._stopping.is_set():
+                self._confirmer.ask(peer)
         except StaleClaim:
             log.warning("a delivery was taken back", extra={"peer": peer.name})
         except Exception:
@@ -140,12 +162,27 @@ class DeliveryLoop:
 
     def _attempt(self, peer: PeerConfig, claims: Sequence[DeliveryClaim]) -> None:
         objects = [self._outgoing(claim) for claim in claims]
+        taken: Counter[str] = Counter()
+        try:
+            self._send_claims(peer, claims, objects, taken)
+        finally:
+            if taken and self._audit is not None:
+                whole = sum(taken.values()) == len(claims)
+                self._audit.sent(peer, claims[0].study_uid, taken, whole=whole)
+
+    def _send_claims(
+        self, peer: PeerConfig, claims: Sequence[DeliveryClaim], objects: Sequence[Outgoing],
+        taken: Counter[str],
+    ) -> None:  # fmt: skip
+        """Send what was claimed; ``taken`` counts what the destination took, by SOP class."""
         with closing(self._send(peer, objects)) as statuses:
             for number, (claim, status) in enumerate(zip(claims, statuses, strict=False)):
                 fault("object-sent")
                 if _class_refused(claim, status):
                     self._replace(peer, claims[number:], status)
                     return
+                if status.outcome is Outcome.SENT:
+                    taken[claim.result.sop_class_uid] += 1
                 next_at_s = self._settle(peer, claim, status)
                 fault("delivery-committed")
                 if next_at_s is None and self._stopping.is_set():
@@ -230,7 +267,7 @@ class DeliveryLoop:
 
         return send_each(
             peer, objects, calling_ae=self._config.node.ae_title,
-            inquiry=Inquiry(tuple(SOP_CLASSES), learn), tls=self._config.tls,
+            inquiry=Inquiry((*SOP_CLASSES, *SERVICES), learn), tls=self._config.tls,
         )  # fmt: skip
 
     def _refused_lately(self, address: str) -> frozenset[str]:

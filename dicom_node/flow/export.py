@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+from dicom_node.clock import SystemClock
+from dicom_node.config import NodeConfig
 from dicom_node.durable import ensure_dir, write_file
+from dicom_node.flow.audit import AuditTrail
 from dicom_node.store.store import Store
 
 
-def export_study(store: Store, data_dir: Path, study_uid: str, out: Path) -> list[Path]:
+def export_study(store: Store, config: NodeConfig, study_uid: str, out: Path) -> list[Path]:
     """Copy the stored files of a study to ``out``, numbered in order of arrival.
 
     Returns the files written; empty where the node holds no such study. Each is a complete Part 10
-    file whose data set is, byte for byte, what the sender sent.
+    file whose data set is, byte for byte, what the sender sent. The export is recorded in the audit
+    trail before the first file is written.
     """
     instances = store.headers_of(study_uid)
+    if instances:
+        trail = AuditTrail(store, config, SystemClock())
+        trail.exported(study_uid, Counter(one.sop_class_uid for one in instances), str(out))
+        trail.flush()
     written = []
     for number, instance in enumerate(instances, start=1):
         ensure_dir(out)
         target = out / f"{number:05d}.dcm"
-        write_file(target, [(data_dir / instance.path).read_bytes()])
+        write_file(target, [(config.node.data_dir / instance.path).read_bytes()])
         written.append(target)
     return written

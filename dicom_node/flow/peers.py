@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dicom_node.clock import SystemClock
 from dicom_node.config import NO_CERTIFICATE, NodeConfig, PeerConfig
 from dicom_node.domain.profile import DEFAULT_KINDS, kinds_to_encode
 from dicom_node.errors import ConfigError, WrongUseError
+from dicom_node.flow.audit import AuditTrail
 from dicom_node.store.rows import Destination
 from dicom_node.store.store import Store
 
@@ -61,6 +63,8 @@ def add_peer(store: Store, config: NodeConfig, peer: PeerConfig) -> None:
             f"there is a peer '{peer.name}' already", "remove it first, or choose another name"
         )
     store.peer_add(peer)
+    where = f"{address_of(peer)}, may_send {peer.may_send}, gets results {peer.receives_results}"
+    _record(store, config, "added", peer.name, where)
 
 
 def remove_peer(store: Store, config: NodeConfig, name: str) -> None:
@@ -75,6 +79,13 @@ def remove_peer(store: Store, config: NodeConfig, name: str) -> None:
         )
     if not store.peer_remove(name):
         raise ConfigError(f"there is no peer '{name}'", "see dicom-node peers list")
+    _record(store, config, "removed", name, name)
+
+
+def _record(store: Store, config: NodeConfig, what: str, name: str, detail: str) -> None:
+    trail = AuditTrail(store, config, SystemClock())
+    trail.peer_changed(what, name, detail)
+    trail.flush()
 
 
 def senders(store: Store, config: NodeConfig) -> list[PeerConfig]:

@@ -9,6 +9,7 @@ from dicom_node.clock import Clock, SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.durable import ensure_dir, fsync_folder
 from dicom_node.errors import StoreError
+from dicom_node.flow.audit import AuditTrail
 from dicom_node.flow.outbox import read_manifests
 from dicom_node.flow.recover import recover
 from dicom_node.store.store import Store
@@ -34,6 +35,9 @@ def rebuild_database(config: NodeConfig, clock: Clock | None = None) -> dict[str
     aside = _move_aside(Path(config.database_url.removeprefix("sqlite:///")), clock.now())
     store = Store(config.database_url, clock=clock, create=True)
     try:
+        trail = AuditTrail(store, config, clock)
+        trail.rebuilt(aside or "")
+        trail.flush()
         return {"old_database": aside, **rebuild(store, data_dir)}
     finally:
         store.close()

@@ -1,7 +1,8 @@
 """The start, before the port opens: nothing acknowledged is lost (G1), nothing is stuck (G2).
 
-Work of the last run is taken back, files that a crash left without a row get one, half-written
-files go away, and files that the database counts on but the disk lost are named.
+What was acknowledged and waits in the journal is filed, work of the last run is taken back, files
+that a crash left without a row get one, half-written files go away, and files that the database
+counts on but the disk lost are named.
 """
 
 from __future__ import annotations
@@ -11,10 +12,19 @@ import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from dicom_node.clock import SystemClock
 from dicom_node.dicom.header import HeaderError, read_header
 from dicom_node.durable import ensure_dir, remove_temporary_files
-from dicom_node.flow.ingest import instance_row
-from dicom_node.flow.spool import RESULTS, SPOOL, read_stored, spool_files, study_folders
+from dicom_node.flow.filing import Filing
+from dicom_node.flow.journal import JOURNAL, Journal
+from dicom_node.flow.spool import (
+    RESULTS,
+    SPOOL,
+    instance_row,
+    read_stored,
+    spool_files,
+    study_folders,
+)
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +42,7 @@ class RecoverReport:
     revisions_taken_back: int = 0
     deliveries_taken_back: int = 0
     temporary_files_removed: int = 0
+    instances_filed: int = 0
     instances_restored: int = 0
     files_missing: int = 0
     files_unreadable: int = 0
@@ -58,6 +69,7 @@ def recover(store: Store, data_dir: Path) -> RecoverReport:
     since_s = 0.0 if last_s is None else last_s - _LOOK_BACK_S
     folders = [*study_folders(data_dir, since_s), *(data_dir / RESULTS).glob("*/")]
     removed = remove_temporary_files(folders)
+    filed = _file_journal(store, data_dir)
     found = _restore_rows(store, data_dir, since_s)
     boot_id = store.start_boot()  # from here on the spool counts as looked through
     taken = store.recover_after_node_death(boot_id)
@@ -67,10 +79,19 @@ def recover(store: Store, data_dir: Path) -> RecoverReport:
             log.error("spool damaged", extra={"what": what, "files": len(names)})
     return RecoverReport(
         boot_id=boot_id, revisions_taken_back=taken, deliveries_taken_back=sending,
-        temporary_files_removed=removed, instances_restored=found.restored,
+        temporary_files_removed=removed, instances_filed=filed, instances_restored=found.restored,
         files_missing=len(found.missing), files_unreadable=len(found.unreadable),
         missing=tuple(found.missing[:_NAMED]), unreadable=tuple(found.unreadable[:_NAMED]),
     )  # fmt: skip
+
+
+def _file_journal(store: Store, data_dir: Path) -> int:
+    """File what was acknowledged and not yet filed, before the files are looked through."""
+    journal = Journal(data_dir / JOURNAL)
+    try:
+        return Filing(store, data_dir, SystemClock(), journal).file_leftovers()
+    finally:
+        journal.close()
 
 
 def _restore_rows(store: Store, data_dir: Path, since_s: float) -> _Findings:

@@ -18,11 +18,10 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
 
 from dicom_node import __version__
+from dicom_node.dicom.records import InstanceHeader
+from dicom_node.domain.identity import Identity
 from dicom_node.domain.reasons import Reason
 from dicom_node.errors import InputProblem
 from dicom_node.results.equipment import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, uid_of
@@ -34,6 +33,15 @@ PREAMBLE_BYTES = 132
 PRIVATE_CREATOR_UID = uid_of("private information", "source of an instance")
 """PS3.10 7.1, (0002,0100): who defined the private information in the file meta header."""
 _MAX_META_BYTES = 64 * 1024
+
+IMAGE_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.4",  # MR Image
+        "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image
+        "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image
+    }
+)
+"""What opens a revision; everything else is stored beside it."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +79,69 @@ def file_header(
     sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source: Source
 ) -> bytes:
     """Preamble and file meta information (PS3.10 7.1) for a data set as received."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-    meta.PrivateInformationCreatorUID = UID(PRIVATE_CREATOR_UID)
-    text = json.dumps(
+    private = _SOURCE.encode(
         {
             "calling_ae": source.calling_ae, "called_ae": source.called_ae,
             "address": source.address, "received_at": source.received_at_s,
             "version": __version__,
         }
-    )  # fmt: skip
-    private = text.encode()
-    meta.PrivateInformation = private + b" " * (len(private) % 2)
-    buffer = DicomBytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    return buffer.getvalue()
+    ).encode()  # fmt: skip
+    meta = b"".join(
+        (
+            _META_VERSION,
+            _short(0x0002, b"UI", sop_class_uid.encode(), b"\0"),
+            _short(0x0003, b"UI", sop_instance_uid.encode(), b"\0"),
+            _short(0x0010, b"UI", transfer_syntax_uid.encode(), b"\0"),
+            _IMPLEMENTATION,
+            _PRIVATE_CREATOR,
+            _long(0x0102, b"OB", private + b" " * (len(private) % 2)),
+        )
+    )
+    length = _short(0x0000, b"UL", struct.pack("<I", len(meta)), b"")
+    return _PREAMBLE + length + meta
+
+
+def _short(element: int, vr: bytes, value: bytes, padding: bytes) -> bytes:
+    """Encode an element of group 0002, Explicit VR Little Endian, short form (PS3.5 7.1.2)."""
+    value += padding * (len(value) % 2)
+    return struct.pack("<HH2sH", 0x0002, element, vr, len(value)) + value
+
+
+def _long(element: int, vr: bytes, value: bytes) -> bytes:
+    """Encode an element of group 0002, long form."""
+    return struct.pack("<HH2sHI", 0x0002, element, vr, 0, len(value)) + value
+
+
+_PREAMBLE = b"\0" * 128 + b"DICM"
+_META_VERSION = _long(0x0001, b"OB", b"\0\1")
+_IMPLEMENTATION = _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode(), b"\0") + _short(
+    0x0013, b"SH", IMPLEMENTATION_VERSION.encode(), b" "
+)
+_PRIVATE_CREATOR = _short(0x0100, b"UI", PRIVATE_CREATOR_UID.encode(), b"\0")
+_SOURCE = json.JSONEncoder()
+
+
+def instance_row(
+    header: InstanceHeader, transfer_syntax_uid: str, digest: str, size: int, source: Source
+) -> InstanceRow:
+    """Build the row of an instance from its header and its source."""
+    return InstanceRow(
+        study_uid=header.study_uid,
+        series_uid=header.series_uid,
+        sop_class_uid=header.sop_class_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        role="image" if header.sop_class_uid in IMAGE_CLASSES else "other",
+        identity=Identity.of(header.patient_id, header.issuer, header.birth_date),
+        header_json=header.to_json(),
+        dataset_digest=digest,
+        path=spool_path(header.study_uid, header.sop_instance_uid, transfer_syntax_uid, digest),
+        size=size,
+        received_at_s=source.received_at_s,
+        calling_ae=source.calling_ae,
+        called_ae=source.called_ae,
+        address=source.address,
+    )
 
 
 def read_stored(path: Path) -> Stored:
@@ -101,7 +152,15 @@ def read_stored(path: Path) -> Stored:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_MAX_META_BYTES)
+        return parse_stored(file.read(_MAX_META_BYTES))
+
+
+def parse_stored(head: bytes) -> Stored:
+    """Parse the first bytes of a stored file.
+
+    Raises:
+        ValueError: they are not of a file that this node wrote.
+    """
     if len(head) < PREAMBLE_BYTES + 12 or head[128:132] != b"DICM":
         raise ValueError("not a Part 10 file")
     # (0002,0000) File Meta Information Group Length, UL: 8 bytes of element header, 4 of value

@@ -8,14 +8,19 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import cast
+
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_node.clock import Clock
 from dicom_node.config import PeerConfig
-from dicom_node.net.tls import Certificate
+from dicom_node.net.tls import Certificate, certificate_of
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +72,7 @@ class Requester:
     address: str
     certificate: Certificate | None = None
     """verified and shown over TLS; None on the plain port"""
+    association: Association | None = field(default=None, compare=False, repr=False)
 
 
 class AccessList:
@@ -97,14 +103,14 @@ class AccessList:
         named = [peer for peer in self.peers() if peer.ae_title == who.calling_ae]
         if not named:
             return Refusal.CALLING_AE_UNKNOWN
-        address = parse_address(who.address)
-        from_there = [peer for peer in named if self._sends_from(peer, address)]
+        from_there = self._addressed(who)
         if not from_there:
             return Refusal.ADDRESS_NOT_ALLOWED
-        may_send = [peer for peer in from_there if peer.may_send]
-        if not may_send:
+        # who gets results reports on their storage, though it may not send images
+        welcome = [peer for peer in from_there if peer.may_send or peer.receives_results]
+        if not welcome:
             return Refusal.MAY_NOT_SEND
-        return _proven(may_send, who.certificate)
+        return _proven(welcome, who.certificate)
 
     def is_source(self, text: str) -> bool:
         """Whether a peer sends from this address, as far as is known now. Never waits.
@@ -128,6 +134,22 @@ class AccessList:
             log.exception("peers could not be read")
         finally:
             self._looking.release()
+
+    def identify(self, who: Requester) -> Sequence[PeerConfig]:
+        """Return the peers that ``who`` is: AE title, address, and over TLS the certificate.
+
+        Raises:
+            StoreError: the peers cannot be read.
+        """
+        return [peer for peer in self._addressed(who) if _has_proven(peer, who.certificate)]
+
+    def _addressed(self, who: Requester) -> Sequence[PeerConfig]:
+        address = parse_address(who.address)
+        return [
+            peer
+            for peer in self.peers()
+            if peer.ae_title == who.calling_ae and self._sends_from(peer, address)
+        ]
 
     def peers(self) -> Sequence[PeerConfig]:
         """Return the peers, read anew when the last reading is no longer fresh."""
@@ -155,11 +177,31 @@ class AccessList:
 
 def _proven(peers: Sequence[PeerConfig], certificate: Certificate | None) -> Refusal | None:
     """Hold a peer to its word: TLS where it was agreed, and then only with its own certificate."""
-    if certificate is None:
-        return Refusal.TLS_REQUIRED if all(peer.tls for peer in peers) else None
-    if any(certificate.belongs_to(peer.identities) for peer in peers):
+    if any(_has_proven(peer, certificate) for peer in peers):
         return None
-    return Refusal.CERTIFICATE_NOT_OF_PEER
+    return Refusal.TLS_REQUIRED if certificate is None else Refusal.CERTIFICATE_NOT_OF_PEER
+
+
+def _has_proven(peer: PeerConfig, certificate: Certificate | None) -> bool:
+    return not peer.tls if certificate is None else certificate.belongs_to(peer.identities)
+
+
+def requester_of(assoc: Association) -> Requester:
+    """Return who asked for an association."""
+    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
+    return Requester(
+        calling_ae=str(primitive.calling_ae_title).strip(" "),
+        called_ae=str(primitive.called_ae_title).strip(" "),
+        address=str(assoc.requestor.address),
+        certificate=_certificate(assoc),
+        association=assoc,
+    )
+
+
+def _certificate(assoc: Association) -> Certificate | None:
+    wrapper = assoc.dul.socket
+    connection = wrapper.socket if wrapper is not None else None
+    return certificate_of(connection) if isinstance(connection, ssl.SSLSocket) else None
 
 
 def parse_address(text: str) -> Address:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicom_node.domain.confirmation import PUSH_MODEL
+
 VERIFICATION = "1.2.840.10008.1.1"
 
 STORAGE_CLASSES: dict[str, str] = {
@@ -56,7 +58,23 @@ def supported_contexts() -> list[PresentationContext]:
     """Return the presentation contexts of the port: Verification and the storage classes."""
     contexts = [build_context(VERIFICATION, list(UNCOMPRESSED))]
     contexts += [build_context(UID(sop), list(TRANSFER_SYNTAXES)) for sop in STORAGE_CLASSES]
-    return contexts
+    return [*contexts, commitment_context()]
+
+
+def commitment_context() -> PresentationContext:
+    """Return the context for storage commitment, in both roles.
+
+    A peer that asks this node for commitment is SCU; one that reports on what this node asked
+    for opens an association as SCP (PS3.4 J.3.3, PS3.7 D.3.3.4).
+    """
+    context = build_context(PUSH_MODEL, list(UNCOMPRESSED))
+    context.scu_role = context.scp_role = True
+    return context
+
+
+def reporting_contexts() -> list[PresentationContext]:
+    """Return what is offered to a peer that gets results but may not send images."""
+    return [build_context(VERIFICATION, list(UNCOMPRESSED)), commitment_context()]
 
 
 def proposed_contexts(

@@ -7,7 +7,6 @@ The data set is handed over as the bytes that came, not decoded.
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 from typing import Protocol, cast
 
@@ -19,12 +18,22 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig
+from dicom_node.domain.confirmation import PUSH_MODEL
 from dicom_node.domain.identity import is_uid
+from dicom_node.domain.status import (
+    CLASS_MISMATCH,
+    INVALID_INSTANCE,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SUCCESS,
+)
 from dicom_node.errors import ConfigError, NodeError
+from dicom_node.flow.audit import Lives
 from dicom_node.flow.peers import all_peers
-from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester
+from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester, requester_of
+from dicom_node.net.commitment_scp import CommitmentScp
 from dicom_node.net.connections import Connections
-from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION
+from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION, reporting_contexts
 from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.listening import Listener, listeners
@@ -32,22 +41,17 @@ from dicom_node.net.refusals import RefusalLog, Refused
 from dicom_node.net.server import (
     Guard,
     GuardedServer,
+    GuardedSocket,
     bound_port,
     drain,
     keep_alive,
     open_server,
     serve_in_thread,
 )
-from dicom_node.net.tls import Certificate, certificate_of
+from dicom_node.net.stream import StorageStream, StoreRequest
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
-
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.8
-INVALID_INSTANCE = 0x0117  # PS3.7 C.5.12
-OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
-CLASS_MISMATCH = 0xA900  # PS3.4 B.2.3: data set does not match SOP class
 
 _COMMENT_CHARACTERS = 64  # VR LO
 
@@ -62,6 +66,14 @@ class Answer(Protocol):
     @property
     def comment(self) -> str:
         """Plain words; empty where there is nothing to say."""
+
+    @property
+    def study_uid(self) -> str:
+        """Study Instance UID; empty where the instance was refused."""
+
+    @property
+    def patient_id(self) -> str:
+        """Patient ID; empty where the instance was refused or has none."""
 
 
 class Accepts(Protocol):
@@ -81,22 +93,42 @@ class Accepts(Protocol):
         """Store one instance; the answer is given only when it is durable."""
 
 
+class Audits(Protocol):
+    """Records for the audit trail; each call returns at once: ``dicom_node.flow.audit``."""
+
+    def rejected(self, calling_ae: str, called_ae: str, address: str, reason: str) -> None:
+        """Record an association that was rejected."""
+
+    def received(
+        self, association: Lives, source: tuple[str, str], sop_class_uid: str,
+        study_uid: str, patient_id: str,
+    ) -> None:  # fmt: skip
+        """Record an instance; ``source``: calling AE title and address."""
+
+
 class Scp:
     """Answers the events of the associations: who may come, and what becomes of an instance."""
 
     def __init__(
-        self, access: AccessList, ingest: Accepts, refusals: RefusalLog, limits: ServerLimits
+        self,
+        access: AccessList,
+        ingest: Accepts,
+        refusals: RefusalLog,
+        limits: ServerLimits,
+        audit: Audits | None = None,
     ) -> None:
         self._access = access
         self._ingest = ingest
         self._refusals = refusals
         self._limits = limits
+        self._audit = audit
 
     def handlers(self) -> list[evt.EventHandlerType]:
         """Return the handlers for the library's events."""
         return [
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_ACCEPTED, self.on_accepted),
+            (evt.EVT_ESTABLISHED, self.on_established),
             (evt.EVT_C_ECHO, self.on_echo),
             (evt.EVT_C_STORE, self.on_store),
         ]
@@ -105,9 +137,11 @@ class Scp:
 
     def on_requested(self, event: evt.Event) -> None:
         """Refuse an association before it is negotiated, or let it pass."""
-        who = _requester(event.assoc)
+        who = requester_of(event.assoc)
         try:
             refusal = self._access.check(who) or self._over_limit(event.assoc, who)
+            if refusal is None and not any(peer.may_send for peer in self._access.identify(who)):
+                event.assoc.acceptor.supported_contexts = reporting_contexts()
         except Exception:
             # whatever went wrong, an unchecked peer does not come in
             log.exception("access check failed")
@@ -115,6 +149,22 @@ class Scp:
         if refusal is not None:
             _reject(event.assoc, refusal)
             self._tell(who, refusal, "")
+        elif _storage_alone(event.assoc):
+            reading = cast(GuardedSocket, event.assoc.dul.socket)
+            reading.held = True  # what follows the acceptance is the stream's to read
+
+    def on_established(self, event: evt.Event) -> None:
+        """Let an association that carries storage alone be served by its own loop."""
+        assoc = event.assoc
+        if not cast(GuardedSocket, assoc.dul.socket).held:
+            return
+        who = requester_of(assoc)
+        watch = cast(GuardedServer, assoc._server).watch(assoc)
+        stream = StorageStream(assoc, self._limits, lambda request: self.store(request, who), watch)
+        assoc._run_reactor = stream.run  # type: ignore[method-assign]
+        # the library sets ``abort`` to one of these before and after each event
+        assoc._abort_blocking = stream.abort  # type: ignore[method-assign]
+        assoc._abort_nonblocking = stream.abort  # type: ignore[method-assign]
 
     def _over_limit(self, assoc: Association, who: Requester) -> Refusal | None:
         standing = cast(GuardedServer, assoc._server).connections.associations()
@@ -129,19 +179,24 @@ class Scp:
         accepted = {str(cx.abstract_syntax) for cx in event.assoc.accepted_contexts}
         in_vain = {str(cx.abstract_syntax) for cx in event.assoc.rejected_contexts} - accepted
         for sop_class in sorted(in_vain):
-            known = sop_class in STORAGE_CLASSES or sop_class == VERIFICATION
+            known = sop_class in STORAGE_CLASSES or sop_class in (VERIFICATION, PUSH_MODEL)
             refusal = (
                 Refusal.TRANSFER_SYNTAX_NOT_SUPPORTED if known else Refusal.SOP_CLASS_NOT_SUPPORTED
             )
-            self._tell(_requester(event.assoc), refusal, sop_class)
+            self._tell(requester_of(event.assoc), refusal, sop_class)
 
     def _tell(self, who: Requester, refusal: Refusal, detail: str) -> None:
         reason = _reason(refusal, detail)
         self._refusals.tell(Refused(who.address, reason, who.calling_ae, who.called_ae))
+        if self._audit is not None and refusal in REJECTIONS:
+            self._audit.rejected(who.calling_ae, who.called_ae, who.address, reason)
 
     def on_refused_connection(self, address: str, refusal: Refusal, detail: str) -> None:
         """Record a connection that ended before it asked for an association."""
-        self._refusals.tell(Refused(address, _reason(refusal, detail)))
+        reason = _reason(refusal, detail)
+        self._refusals.tell(Refused(address, reason))
+        if self._audit is not None and refusal is Refusal.TLS_FAILED:
+            self._audit.rejected("", "", address, reason)
 
     # services
 
@@ -150,38 +205,50 @@ class Scp:
         return SUCCESS
 
     def on_store(self, event: evt.Event) -> Dataset:
-        """C-STORE (PS3.4 B.2.1): the status tells whether the instance is safe."""
+        """C-STORE (PS3.4 B.2.1) of an association that carries other services too."""
+        request = cast(C_STORE, event.request)
+        data = request.DataSet
+        asked = StoreRequest(
+            str(event.context.abstract_syntax), str(event.context.transfer_syntax),
+            str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID),
+            None if data is None else data.getvalue(),
+        )  # fmt: skip
+        answer = self.store(asked, requester_of(event.assoc))
+        keep_alive(event.assoc)
+        return _response(*answer)
+
+    def store(self, request: StoreRequest, who: Requester) -> tuple[int, str]:
+        """Answer a C-STORE: the status tells whether the instance is safe. Never raises."""
         try:
-            status, comment = self._store(event)
+            return self._store(request, who)
         except (NodeError, OSError):
             log.exception("instance could not be stored")
-            status, comment = OUT_OF_RESOURCES, "storage unavailable"
+            return OUT_OF_RESOURCES, "storage unavailable"
         except Exception:
             log.exception("instance could not be processed")
-            status, comment = PROCESSING_FAILURE, "processing failure"
-        keep_alive(event.assoc)
-        return _response(status, comment)
+            return PROCESSING_FAILURE, "processing failure"
 
-    def _store(self, event: evt.Event) -> tuple[int, str]:
-        request = cast(C_STORE, event.request)
-        sop_class = str(request.AffectedSOPClassUID)
-        sop_instance = str(request.AffectedSOPInstanceUID)
-        if not is_uid(sop_instance):
+    def _store(self, request: StoreRequest, who: Requester) -> tuple[int, str]:
+        if not is_uid(request.sop_instance_uid):
             return INVALID_INSTANCE, "Affected SOP Instance UID is not a UID"
-        if sop_class != str(event.context.abstract_syntax):
+        if request.sop_class_uid != request.abstract_syntax:
             return CLASS_MISMATCH, "SOP Class differs from the presentation context"
-        if request.DataSet is None:
+        if request.data is None:
             return INVALID_INSTANCE, "no data set"
-        who = _requester(event.assoc)
         answer = self._ingest.accept(
-            dataset_bytes=request.DataSet.getvalue(),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            sop_class_uid=sop_class,
-            sop_instance_uid=sop_instance,
+            dataset_bytes=request.data,
+            transfer_syntax_uid=request.transfer_syntax,
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
             calling_ae=who.calling_ae,
             called_ae=who.called_ae,
             address=who.address,
         )
+        if self._audit is not None and answer.status == SUCCESS and who.association is not None:
+            source = (who.calling_ae, who.address)
+            self._audit.received(
+                who.association, source, request.sop_class_uid, answer.study_uid, answer.patient_id
+            )
         return answer.status, answer.comment
 
 
@@ -193,6 +260,7 @@ class Receiver:
         store: peers of the database, read again at least every second; takes the refusals.
         ingest: the receive path.
         clock: the time.
+        audit: takes records of what came and who was rejected; None: nobody does.
     """
 
     def __init__(
@@ -202,6 +270,7 @@ class Receiver:
         ingest: Accepts,
         clock: Clock,
         limits: ServerLimits | None = None,
+        audit: Audits | None = None,
     ) -> None:
         self._config = config
         self._limits = limits or ServerLimits()
@@ -209,7 +278,8 @@ class Receiver:
             config.node.ae_title, lambda: [entry.peer for entry in all_peers(store, config)], clock
         )
         self._refusals = RefusalLog(store)
-        self._scp = Scp(self._access, ingest, self._refusals, self._limits)
+        self._scp = Scp(self._access, ingest, self._refusals, self._limits, audit)
+        self._commitment = CommitmentScp(self._access, store)
         self._connections = Connections(self._limits, self._access.is_source)
         self._running: list[tuple[GuardedServer, threading.Thread]] = []
         self.plain_port: int | None = None
@@ -251,7 +321,8 @@ class Receiver:
         guard = Guard(self._connections, listener.context, self._scp.on_refused_connection)
         address = (listener.address, listener.port)
         try:
-            return open_server(entity, address, self._scp.handlers(), self._limits, guard=guard)
+            handlers = self._scp.handlers() + self._commitment.handlers()
+            return open_server(entity, address, handlers, self._limits, guard=guard)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}",
@@ -275,24 +346,17 @@ def _reason(refusal: Refusal, detail: str) -> str:
     return f"{refusal}: {detail}" if detail else refusal.value
 
 
-def _requester(assoc: Association) -> Requester:
+def _storage_alone(assoc: Association) -> bool:
+    """Whether nothing but storage and verification can be agreed on."""
+    offered = {cx.abstract_syntax for cx in cast(GuardedServer, assoc._server).offered}
+    others = offered - STORAGE_CLASSES.keys() - {VERIFICATION}
     primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
-    return Requester(
-        calling_ae=_calling_ae(assoc),
-        called_ae=str(primitive.called_ae_title).strip(" "),
-        address=str(assoc.requestor.address),
-        certificate=_certificate(assoc),
-    )
+    asked = {cx.abstract_syntax for cx in primitive.presentation_context_definition_list}
+    return not asked & others
 
 
 def _calling_ae(assoc: Association) -> str:
     return str(cast(A_ASSOCIATE, assoc.requestor.primitive).calling_ae_title).strip(" ")
-
-
-def _certificate(assoc: Association) -> Certificate | None:
-    wrapper = assoc.dul.socket
-    connection = wrapper.socket if wrapper is not None else None
-    return certificate_of(connection) if isinstance(connection, ssl.SSLSocket) else None
 
 
 def _reject(assoc: Association, refusal: Refusal) -> None:

@@ -13,9 +13,10 @@ from typing import Protocol, cast
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.config import TlsSection
@@ -164,7 +165,7 @@ def send_each(
     ]
     also = inquiry.classes if inquiry else ()
     contexts = proposed_contexts(wanted, also)[:_CONTEXT_LIMIT]
-    with _associate(peer, contexts, calling_ae, limits, tls) as (assoc, problem):
+    with associate(peer, contexts, calling_ae, limits, tls=tls) as (assoc, problem):
         if inquiry and assoc is not None and (answer := _negotiated(assoc)):
             inquiry.tell(answer)
         for item, (syntax, defect) in zip(objects, checked, strict=True):
@@ -185,7 +186,7 @@ def probe(
     """
     contexts = proposed_contexts((), classes)
     limits = limits or SenderLimits()
-    with _associate(peer, contexts, calling_ae, limits, tls) as (assoc, problem):
+    with associate(peer, contexts, calling_ae, limits, tls=tls) as (assoc, problem):
         answer = _negotiated(assoc) if assoc is not None else None
     if answer is None:
         raise DeliveryError(
@@ -215,7 +216,7 @@ def echo(
     """Verify the connection to a peer (PS3.4 A)."""
     limits = limits or SenderLimits()
     contexts = [build_context(VERIFICATION, [IMPLICIT_VR_LITTLE_ENDIAN])]
-    with _associate(peer, contexts, calling_ae, limits, tls) as (assoc, problem):
+    with associate(peer, contexts, calling_ae, limits, tls=tls) as (assoc, problem):
         where = f"{peer.ae_title} at {peer.host}" + (f":{peer.port}" if peer.port else "")
         if assoc is None or not assoc.is_established:
             return EchoResult(False, f"no echo from {where}: {problem}")
@@ -232,14 +233,21 @@ def echo(
 
 
 @contextmanager
-def _associate(
+def associate(
     peer: Destination,
     contexts: list[PresentationContext],
     calling_ae: str,
     limits: SenderLimits,
+    *,
     tls: TlsSection | None = None,
+    handlers: Sequence[evt.EventHandlerType] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[tuple[Association | None, str]]:
-    """Open an association and end it. Yields it, or None, and what is wrong in plain words."""
+    """Open an association and end it. Yields it, or None, and what is wrong in plain words.
+
+    ``tls``: certificates for a peer that wants TLS. ``handlers``: for what the peer asks on it;
+    ``roles``: those this side takes (PS3.7 D.3.3.4).
+    """
     if not peer.port or not contexts:
         yield (
             None,
@@ -256,6 +264,8 @@ def _associate(
             contexts=contexts,
             ae_title=peer.ae_title,
             max_pdu=limits.pdu_bytes,
+            ext_neg=list(roles) or None,
+            evt_handlers=list(handlers) or None,
         )
     except NodeError as error:  # never in the clear instead
         yield None, str(error)

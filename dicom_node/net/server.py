@@ -55,13 +55,19 @@ class GuardedSocket(ClosingSocket):
     """The library's socket wrapper with a deadline and a length limit for each PDU."""
 
     limits = ServerLimits()
+    held = False
+    """the library reads no more: the connection is about to be taken over"""
     message_since_s = 0.0
     _deadline = 0.0
 
     @property
     def ready(self) -> bool:
-        """Whether to read now: not while requests wait for their answer, so that none pile up."""
-        if self.assoc.dimse.msg_queue.qsize() >= self.limits.waiting_messages:
+        """Whether the library is to read now.
+
+        Not when the connection is taken over, and not while requests wait for their answer, so
+        that none pile up.
+        """
+        if self.held or self.assoc.dimse.msg_queue.qsize() >= self.limits.waiting_messages:
             return False
         return super().ready
 
@@ -150,9 +156,10 @@ class GuardedRequestHandler(RequestHandler):
 def _offer(event: evt.Event, contexts: list[PresentationContext]) -> None:
     """Give an association the contexts it may negotiate.
 
-    The library copies them for each connection; for strangers that is most of the cost.
+    The library copies them for each connection; for strangers that is most of the cost. Contexts
+    that a handler before gave the association stay.
     """
-    if not event.assoc.is_rejected:
+    if not event.assoc.is_rejected and not event.assoc.acceptor.supported_contexts:
         event.assoc.acceptor.supported_contexts = deepcopy(contexts)
 
 
@@ -206,6 +213,36 @@ def _forget_message(_event: evt.Event, connection: Connection) -> None:
 def keep_alive(assoc: Association) -> None:
     """Restart the idle timer. To be called when the answer to a request took its time."""
     assoc.dul._idle_timer.restart()
+
+
+class SharedBounds:
+    """Bounds of messages, and of what all associations hold together, for `StorageStream`."""
+
+    def __init__(
+        self, connections: Connections, connection: Connection, limits: ServerLimits
+    ) -> None:
+        self._connections = connections
+        self._connection = connection
+        self._limits = limits
+
+    def grown(self, data_bytes: int, begun_s: float) -> None:
+        """Note the size of a message so far, begun at a monotonic time.
+
+        Raises:
+            OSError: it is too slow, or holds most where all hold too much.
+        """
+        allowed_s = self._limits.message_s + data_bytes / self._limits.least_bytes_per_s
+        if _CLOCK.monotonic_s() - begun_s > allowed_s:
+            raise OSError("message slower than allowed")
+        too_much = self._connections.hold(self._connection, data_bytes)
+        if too_much is self._connection.assoc and too_much is not None:
+            raise OSError("too much in memory at once")
+        if too_much is not None:
+            _end(too_much, "too much in memory at once; an association ended")
+
+    def answered(self) -> None:
+        """Note that nothing is held any longer."""
+        self._connection.held_bytes = 0
 
 
 @dataclass(frozen=True)
@@ -324,6 +361,17 @@ class GuardedServer(AssociationServer):
         if connection.request is not request:
             raise RuntimeError("not the connection in work")
         return connection
+
+    def watch(self, assoc: Association) -> SharedBounds:
+        """Return the bounds of an association that reads its connection itself.
+
+        Raises:
+            OSError: its connection is gone.
+        """
+        for connection in self.connections.living():
+            if connection.assoc is assoc:
+                return SharedBounds(self.connections, connection, self.limits)
+        raise OSError("the connection is gone")
 
     def _tell(self, address: str, refusal: Refusal, detail: str) -> None:
         if self._guard.refused is not None:

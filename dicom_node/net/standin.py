@@ -24,6 +24,7 @@ from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import create_file_meta, split_dataset
 
+from dicom_node.domain.confirmation import PUSH_MODEL
 from dicom_node.durable import ensure_dir, write_file
 from dicom_node.errors import DeliveryError
 from dicom_node.net.contexts import supported_contexts
@@ -112,7 +113,7 @@ class PacsStandIn:
         entity = application_entity(self.ae_title)
         entity.require_called_aet = True
         entity.maximum_pdu_size = ServerLimits.pdu_bytes
-        contexts = supported_contexts()
+        contexts = [cx for cx in supported_contexts() if str(cx.abstract_syntax) != PUSH_MODEL]
         if self._sop_classes is not None:
             contexts = [contexts[0]] + [
                 cx for cx in contexts[1:] if str(cx.abstract_syntax) in self._sop_classes

@@ -19,7 +19,7 @@ from dicom_node.errors import WrongUseError
 
 # RFC 9325 4.2: authenticated encryption with forward secrecy; TLS 1.3 has no other suites.
 # Level 2 refuses keys below 112 bits of strength (RSA below 2048)
-_TLS12_SUITES = (
+TLS12_SUITES = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:@SECLEVEL=2"
 )
@@ -104,7 +104,7 @@ def secure_peer(settings: TlsSection | None, host: str, identities: Sequence[str
 
 def _prepared(context: ssl.SSLContext, settings: TlsSection) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # PS3.15 B.12; RFC 8996
-    context.set_ciphers(_TLS12_SUITES)
+    context.set_ciphers(TLS12_SUITES)
     context.verify_mode = ssl.CERT_REQUIRED
     for name in ("certificate", "key", "ca", "crl"):
         _require_file(f"tls.{name}", getattr(settings, name))

@@ -180,6 +180,7 @@ DCM 126010 Imaging Measurements
 SCT 246205007 Quantity
 SCT 260753009 Source
 SCT 276214006 Finding category
+SCT 272741003 Laterality
 SCT 363698007 Finding Site
 RFC5646 en-US English (United States)
 """

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from dicom_node.domain.confirmation import SERVICES
 from dicom_node.domain.profile import DeliveryPlan, Encoded, plan_delivery
 from dicom_node.domain.states import DeliveryState
 from dicom_node.store.base import Database, add_event, lock_study
@@ -61,9 +62,11 @@ class AcceptanceStore(Database):
             ]  # fmt: skip
 
     def refused_by(self, peer: str, address: str) -> frozenset[str]:
-        """Return the SOP classes that a destination is known not to take."""
+        """Return the storage classes that a destination is known not to take."""
         return frozenset(
-            row["sop_class_uid"] for row in self.acceptances(peer, address) if not row["accepted"]
+            row["sop_class_uid"]
+            for row in self.acceptances(peer, address)
+            if not row["accepted"] and row["sop_class_uid"] not in SERVICES
         )
 
     def adapt_deliveries(self, destination: Destination) -> int:

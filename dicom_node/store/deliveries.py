@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, select, update
 
+from dicom_node.domain.confirmation import FIRST_CHECK_S
 from dicom_node.domain.policy import LEASE_S
 from dicom_node.domain.states import DeliveryEvent, DeliveryState
 from dicom_node.store.base import Database, change_delivery, find_study, lock_study
@@ -95,7 +96,8 @@ class DeliveryStore(Database):
         """
         self._settle(
             claim, DeliveryEvent.ACCEPTED, status=status, message=message[:_TEXT] or None,
-            sent_at=self._clock.now_s(),
+            sent_at=self._clock.now_s(), check_at=self._clock.now_s() + FIRST_CHECK_S, checks=0,
+            confirmation=None,
         )  # fmt: skip
 
     def delivery_failed(
@@ -122,22 +124,6 @@ class DeliveryStore(Database):
             claim, DeliveryEvent.TRANSIENT, next_at=next_at_s, message=message[:_TEXT],
             status=status, attempts=attempts,
         )  # fmt: skip
-
-    def delivery_verified(self, sop_instance_uid: str, peer: str) -> None:
-        """Note that the destination confirmed that it keeps the object."""
-        now_s = self._clock.now_s()
-        query = (
-            select(deliveries)
-            .join(results, results.c.id == deliveries.c.result_id)
-            .where(
-                results.c.sop_instance_uid == sop_instance_uid, deliveries.c.peer == peer,
-                deliveries.c.state == DeliveryState.SENT,
-            )
-        )  # fmt: skip
-        with self._write() as db:
-            for row in db.execute(query).all():
-                change_delivery(db, row, DeliveryEvent.CONFIRMED, now_s)
-                settle_revision(db, row.revision_id, now_s)
 
     def _settle(self, claim: DeliveryClaim, event: DeliveryEvent, **values: Any) -> None:
         now_s = self._clock.now_s()

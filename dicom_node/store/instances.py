@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
@@ -38,25 +39,36 @@ class InstanceStore(Database):
         return None if row is None else _instance(row)
 
     def add_instance(self, row: InstanceRow) -> IngestOutcome:
-        """Take a received instance whose file is durable.
+        """Take one received instance whose file is durable; see ``add_instances``."""
+        return self.add_instances([row])[0]
+
+    def add_instances(self, rows: Sequence[InstanceRow]) -> list[IngestOutcome]:
+        """Take received instances whose files are durable, in order, in one transaction.
 
         A second copy with other bytes is kept aside for judging; the first stays. An image of
         another patient holds the study at once (G4).
         """
         now_s = self._clock.now_s()
+        places: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row.study_uid, []).append(place)
+        outcomes = [IngestOutcome.DUPLICATE] * len(rows)
         with self._write() as db:
-            study = make_study(db, row.study_uid, now_s)
-            kept = db.execute(
-                select(instances).where(
-                    instances.c.study_id == study.id,
-                    instances.c.sop_instance_uid == row.sop_instance_uid,
-                )
-            ).one_or_none()
-            if kept is not None:
-                return _second_copy(db, study, kept, row, now_s)
-            db.execute(insert(instances).values(study_id=study.id, **_columns(row)))
-            _count_in(db, study, row, now_s)
-            return IngestOutcome.STORED
+            # in one order everywhere, so that two receivers never wait for each other
+            for study_uid in sorted(places):
+                study = make_study(db, study_uid, now_s)
+                mine = [rows[place] for place in places[study_uid]]
+                for place, outcome in zip(
+                    places[study_uid], _add_to_study(db, study, mine, now_s), strict=True
+                ):
+                    outcomes[place] = outcome
+        return outcomes
+
+    def known_paths(self, paths: Sequence[str]) -> set[str]:
+        """Which of these files an instance counts on already."""
+        with self._read() as db:
+            query = select(instances.c.path).where(instances.c.path.in_(paths))
+            return set(db.execute(query).scalars())
 
     def known_result(self, sop_instance_uid: str) -> bool:
         """Whether this node made the object."""
@@ -222,9 +234,36 @@ def _conflict(row: Row[Any]) -> ConflictRow:
     )  # fmt: skip
 
 
-def _second_copy(
-    db: Connection, study: Row[Any], kept: Row[Any], row: InstanceRow, now_s: float
-) -> IngestOutcome:
+def _add_to_study(
+    db: Connection, study: Row[Any], rows: Sequence[InstanceRow], now_s: float
+) -> list[IngestOutcome]:
+    """Insert what is new, then judge what is there already, or twice among ``rows``."""
+    uids = {row.sop_instance_uid for row in rows}
+    same = (instances.c.study_id == study.id) & instances.c.sop_instance_uid.in_(uids)
+    kept = set(db.execute(select(instances.c.sop_instance_uid).where(same)).scalars())
+    fresh: dict[str, InstanceRow] = {}
+    for row in rows:
+        if row.sop_instance_uid not in kept:
+            fresh.setdefault(row.sop_instance_uid, row)
+    if fresh:
+        values = [{"study_id": study.id, **_columns(row)} for row in fresh.values()]
+        db.execute(insert(instances), values)
+        _count_in(db, study, list(fresh.values()), now_s)
+    return [
+        IngestOutcome.STORED
+        if fresh.get(row.sop_instance_uid) is row
+        else _second_copy(db, study, row)
+        for row in rows
+    ]
+
+
+def _second_copy(db: Connection, study: Row[Any], row: InstanceRow) -> IngestOutcome:
+    kept = db.execute(
+        select(instances).where(
+            instances.c.study_id == study.id,
+            instances.c.sop_instance_uid == row.sop_instance_uid,
+        )
+    ).one()
     same = (row.dataset_digest, row.transfer_syntax_uid)
     if same == (kept.dataset_digest, kept.transfer_syntax_uid):
         return IngestOutcome.DUPLICATE
@@ -247,39 +286,39 @@ def _second_copy(
     return IngestOutcome.CONFLICT
 
 
-def _count_in(db: Connection, study: Row[Any], row: InstanceRow, now_s: float) -> None:
-    """Let a new instance move the study on."""
-    image = row.role == "image"
+def _count_in(db: Connection, study: Row[Any], rows: Sequence[InstanceRow], now_s: float) -> None:
+    """Let new instances move the study on."""
+    images = [row for row in rows if row.role == "image"]
     if latest_revision(db, study.id) is None:
         open_revision(db, study.id, now_s)
-    if image or not study.has_images:
-        _touch(db, study, now_s, image=image)
-    if not image:
+    if images or not study.has_images:
+        _touch(db, study, now_s, image=bool(images))
+    if not images:
         return
-    if study.patient_id is None:
+    known = None if study.patient_id is None else _identity(study)
+    seen, agrees = known, True
+    for image in images:
+        if seen is None:
+            seen = image.identity
+        elif same_patient(seen, image.identity):
+            seen = _filled(seen, image.identity)
+        else:
+            agrees = False
+    if seen is not None and seen != known:
         db.execute(
             update(studies)
             .where(studies.c.id == study.id)
-            .values(
-                patient_id=row.identity.patient_id, issuer=row.identity.issuer,
-                birth_date=row.identity.birth_date,
-            )
-        )  # fmt: skip
-    elif not same_patient(_identity(study), row.identity):
+            .values(patient_id=seen.patient_id, issuer=seen.issuer, birth_date=seen.birth_date)
+        )
+    if not agrees:
         hold(db, study.id, Reason.IDENTITY_CONFLICT, "", now_s)
-    else:
-        _fill_identity(db, study, row.identity)
 
 
-def _fill_identity(db: Connection, study: Row[Any], seen: Identity) -> None:
+def _filled(known: Identity, seen: Identity) -> Identity:
     """Keep an issuer or birth date that earlier images did not give."""
-    found = {
-        name: getattr(seen, name)
-        for name in ("issuer", "birth_date")
-        if not getattr(study, name) and getattr(seen, name)
-    }
-    if found:
-        db.execute(update(studies).where(studies.c.id == study.id).values(**found))
+    return Identity(
+        known.patient_id, known.issuer or seen.issuer, known.birth_date or seen.birth_date
+    )
 
 
 def _touch(db: Connection, study: Row[Any], now_s: float, *, image: bool) -> None:

@@ -34,6 +34,7 @@ class PeerStore(Database):
                     "receives_results": row.receives_results,
                     "from": json.loads(row.sources_json), "objects": json.loads(row.objects_json),
                     "tls": row.tls, "certificate": json.loads(row.certificates_json),
+                    "verify": row.verify,
                 }
             )
             for row in rows
@@ -50,6 +51,7 @@ class PeerStore(Database):
             "may_send": peer.may_send, "receives_results": peer.receives_results,
             "sources_json": json.dumps(peer.from_), "objects_json": json.dumps(peer.objects),
             "tls": peer.tls, "certificates_json": json.dumps(peer.certificate),
+            "verify": peer.verify,
             "created_at": self._clock.now_s(),
         }  # fmt: skip
         try:

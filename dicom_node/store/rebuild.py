@@ -79,5 +79,8 @@ def _restore_delivery(
     db.execute(
         update(deliveries)
         .where(deliveries.c.result_id.in_(result), deliveries.c.peer == sent.peer)
-        .values(state=state, attempts=sent.attempts, sent_at=now_s if arrived else None)
-    )
+        .values(
+            state=state, attempts=sent.attempts, sent_at=now_s if arrived else None,
+            check_at=now_s if state is DeliveryState.SENT else None,
+        )
+    )  # fmt: skip

@@ -12,6 +12,7 @@ from dicom_node.store.deliveries import result_row
 from dicom_node.store.engine import quick_check
 from dicom_node.store.rows import ManifestDelivery, ManifestRow, OmissionRow
 from dicom_node.store.schema import (
+    audit_state,
     conflicts,
     deliveries,
     events,
@@ -72,7 +73,7 @@ class ReportStore(Database):
                 "sop_instance_uid": row.sop_instance_uid, "peer": row.peer, "state": row.state,
                 "attempts": row.attempts, "status": row.status, "message": row.message,
                 "next_at": iso(row.next_at) if row.state == DeliveryState.PENDING else None,
-                "sent_at": iso(row.sent_at),
+                "sent_at": iso(row.sent_at), "confirmation": row.confirmation,
             }
             for row in rows
         ]  # fmt: skip
@@ -91,6 +92,7 @@ class ReportStore(Database):
             }  # fmt: skip
             by_revision = _by_state(db, revisions, list(RevisionState))
             by_delivery = _by_state(db, deliveries, list(DeliveryState))
+            trail = db.execute(select(audit_state)).one()
             for name, table, condition in (
                 ("revision", revisions, unfinished), ("delivery", deliveries, pending),
             ):  # fmt: skip
@@ -101,6 +103,9 @@ class ReportStore(Database):
         return {
             "time": iso(now_s), "held": held, "revisions": by_revision,
             "deliveries": by_delivery, "oldest_unfinished_s": waits,
+            "audit": {
+                "records": trail.head_id, "not_forwarded": trail.head_id - trail.forwarded_id,
+            },
             "database": self._engine.dialect.name,
         }  # fmt: skip
 
@@ -208,8 +213,11 @@ def _results(db: Connection, revision_ids: list[int]) -> dict[int, list[dict[str
         sent = select(deliveries).where(deliveries.c.revision_id.in_(some))
         for row in db.execute(sent.order_by(deliveries.c.id)):
             by_id[row.result_id]["deliveries"].append(
-                {"peer": row.peer, "state": row.state, "attempts": row.attempts}
-            )
+                {
+                    "peer": row.peer, "state": row.state, "attempts": row.attempts,
+                    "confirmation": row.confirmation,
+                }
+            )  # fmt: skip
     return found
 
 

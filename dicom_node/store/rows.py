@@ -189,6 +189,65 @@ class DeliveryClaim:
 
 
 @dataclass(frozen=True)
+class SentRow:
+    """An object that a destination took, to be asked about. ``claim_no``: of its sending."""
+
+    delivery_id: int
+    claim_no: int
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    checks: int
+    sent_at_s: float
+
+
+@dataclass(frozen=True)
+class PledgeRow:
+    """A peer's request for storage commitment; ``references``: (SOP class, SOP instance)."""
+
+    id: int
+    peer: str
+    transaction_uid: str
+    references: tuple[tuple[str, str], ...]
+    attempts: int
+    requested_at_s: float
+
+
+@dataclass(frozen=True)
+class HeldRow:
+    """A stored copy of an instance. ``digest``: SHA-256 of its data set, or of the whole file."""
+
+    sop_class_uid: str
+    path: str
+    digest: str
+    whole_file: bool
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One record of the audit trail. ``message``: XML of PS3.15 A.5.1."""
+
+    number: int
+    at_s: float
+    event: str
+    subject: str
+    message: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class AuditCheck:
+    """What a check of the chain found: how far it is whole, and what is wrong behind that."""
+
+    records: int
+    head: str
+    problem: str
+    broken_at: int | None
+    last_at_s: float | None
+
+
+@dataclass(frozen=True)
 class ManifestDelivery:
     """State of one delivery in a manifest."""
 

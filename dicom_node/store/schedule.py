@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 
 from dicom_node.domain.policy import BACKOFF_CAP_S, LEASE_S
 from dicom_node.store.base import Database
-from dicom_node.store.schema import deliveries, revisions, studies
+from dicom_node.store.schema import deliveries, pledges, revisions, studies
 
 _SKEW_S = 5.0  # hosts on one database may differ by so much
 
@@ -14,7 +14,7 @@ _SKEW_S = 5.0  # hosts on one database may differ by so much
 class ScheduleStore(Database):
     """Housekeeping of due times."""
 
-    def pull_back_times(self, patience_s: float) -> int:
+    def pull_back_times(self, patience_s: float, longest_check_s: float = 0.0) -> int:
         """Let nothing wait longer than its rule says, though the clock was set back (G2).
 
         Every stored time has a latest value that it can have by its rule, seen from now; what
@@ -30,6 +30,8 @@ class ScheduleStore(Database):
             (deliveries.c.next_at, BACKOFF_CAP_S + _SKEW_S),
             (deliveries.c.created_at, _SKEW_S),
             (deliveries.c.heartbeat_at, _SKEW_S),
+            (deliveries.c.check_at, max(longest_check_s, BACKOFF_CAP_S) + _SKEW_S),
+            (pledges.c.next_at, BACKOFF_CAP_S + _SKEW_S),
         )
         late = [(column, column > now_s + ahead_s) for column, ahead_s in limits]
         with self._read() as db:  # an idle look must not hold up the receiver

@@ -119,6 +119,8 @@ instances = Table(
     Column("called_ae", String(64), nullable=False),
     Column("address", String(64), nullable=False),
     UniqueConstraint("study_id", "sop_instance_uid"),
+    # a commitment request names instances without their study (PS3.4 J.3.2)
+    Index("ix_instances_sop_instance_uid", "sop_instance_uid"),
     CheckConstraint(_one_of("role", ("image", "other")), name="role"),
 )
 
@@ -238,13 +240,65 @@ deliveries = Table(
     Column("created_at", Double, nullable=False),
     Column("since", Double, nullable=False),
     Column("sent_at", Double),
+    Column("checks", Integer, nullable=False, server_default="0"),
+    Column("losses", Integer, nullable=False, server_default="0"),
+    Column("check_at", Double),
+    Column("confirmation", Text),
     UniqueConstraint("result_id", "peer"),
     CheckConstraint(_one_of("state", DeliveryState), name="state"),
     CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owned"),
     CheckConstraint("state NOT IN ('sent', 'verified') OR sent_at IS NOT NULL", name="sent"),
     Index("ix_deliveries_due", "state", "peer", "next_at"),
     Index("ix_deliveries_revision_id", "revision_id"),
+    Index(
+        "ix_deliveries_check_at", "check_at",
+        sqlite_where=text("check_at IS NOT NULL"), postgresql_where=text("check_at IS NOT NULL"),
+    ),
+)  # fmt: skip
+"""``check_at``: when to ask next whether the destination keeps what was sent; ``checks``: how often
+it was asked since the object was sent; ``losses``: how often it did not keep it;
+``confirmation``: what came of asking, in plain words."""
+
+commitments = Table(
+    "commitments",
+    metadata,
+    _id(),
+    Column("transaction_uid", _Uid, nullable=False, unique=True),
+    Column("peer", String(64), nullable=False),
+    Column("requested_at", Double, nullable=False),
+    Column("answered_at", Double),
 )
+"""Storage commitment that this node asked for (PS3.4 J.3.2)."""
+
+commitment_items = Table(
+    "commitment_items",
+    metadata,
+    Column("commitment_id", _Id, ForeignKey("commitments.id"), primary_key=True),
+    Column("delivery_id", _Id, ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("claim_no", Integer, nullable=False),
+    Index("ix_commitment_items_delivery_id", "delivery_id"),
+)
+"""What a commitment was asked for; ``claim_no``: of its sending, so that an answer to an earlier
+one says nothing about a later one."""
+
+pledges = Table(
+    "pledges",
+    metadata,
+    _id(),
+    Column("transaction_uid", _Uid, nullable=False),
+    Column("peer", String(64), nullable=False),
+    Column("references_json", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Double, nullable=False),
+    Column("requested_at", Double, nullable=False),
+    Column("answered_at", Double),
+    Column("message", Text),
+    UniqueConstraint("peer", "transaction_uid"),
+    CheckConstraint(_one_of("state", ("pending", "answered", "failed")), name="state"),
+    Index("ix_pledges_due", "state", "next_at"),
+)
+"""Storage commitment that peers asked of this node."""
 
 peers = Table(
     "peers",
@@ -259,6 +313,7 @@ peers = Table(
     Column("objects_json", Text, nullable=False),
     Column("tls", Boolean, nullable=False, server_default=false()),
     Column("certificates_json", Text, nullable=False, server_default="[]"),
+    Column("verify", String(16), nullable=False, server_default="auto"),
     Column("created_at", Double, nullable=False),
     CheckConstraint("NOT receives_results OR port IS NOT NULL", name="port"),
 )
@@ -314,3 +369,30 @@ events = Table(
     Column("detail", Text, nullable=False),
     Index("ix_events_study_id", "study_id", "id"),
 )
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("event", String(48), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("previous_hash", _Digest, nullable=False),
+    Column("hash", _Digest, nullable=False, unique=True),
+    Index("ix_audit_event", "event", "id"),
+)
+"""The audit trail: numbered without gaps, each record chained to the one before. Triggers refuse
+to change or delete a record."""
+
+audit_state = Table(
+    "audit_state",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("head_id", _Id, nullable=False),
+    Column("head_hash", _Digest, nullable=False),
+    Column("forwarded_id", _Id, nullable=False),
+    Column("forwarded_at", Double),
+    CheckConstraint("id = 1", name="single"),
+)
+"""The end of the chain, and how far it was forwarded."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dicom_node.clock import Clock
 from dicom_node.errors import StoreError
 from dicom_node.store.acceptance import AcceptanceStore
+from dicom_node.store.audit import AuditStore
 from dicom_node.store.claims import ClaimStore
+from dicom_node.store.confirmations import ConfirmationStore
 from dicom_node.store.deliveries import DeliveryStore
 from dicom_node.store.engine import HEAD, migrate, open_engine, schema_version
 from dicom_node.store.instances import InstanceStore
 from dicom_node.store.peers import PeerStore
+from dicom_node.store.pledges import PledgeStore
 from dicom_node.store.rebuild import RebuildStore
 from dicom_node.store.reports import ReportStore
 from dicom_node.store.revisions import RevisionStore
@@ -24,6 +27,9 @@ class Store(
     ClaimStore,
     DeliveryStore,
     AcceptanceStore,
+    ConfirmationStore,
+    PledgeStore,
+    AuditStore,
     PeerStore,
     ReportStore,
     RebuildStore,

@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from dicom_node.clock import ManualClock
 from dicom_node.config import NodeConfig
 from dicom_node.flow.ingest import Ingest, IngestAnswer
+from dicom_node.flow.journal import JournalLimits
 from dicom_node.flow.promote import evaluate_due
 from dicom_node.store.store import Store
 
@@ -90,6 +91,9 @@ def series(kind: str, slices: int = 20, study: str = STUDY, **changes: object) -
     return [mr_image(kind, index, study, slices, **changes) for index in range(slices)]
 
 
+SMALL = JournalLimits(log_bytes=2**20, total_bytes=2**23, kept_logs=2, wait_s=0.2)
+
+
 @dataclass
 class Node:
     """A store, a clock and the receive path on one data folder."""
@@ -107,9 +111,15 @@ class Node:
     def open(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.store = Store(self.config.database_url, clock=self.clock, create=True, host="here")
-        self.ingest = Ingest(self.store, self.data_dir, self.clock)
+        self.ingest = Ingest(self.store, self.data_dir, self.clock, SMALL)
 
     def send(self, image: Dataset, syntax: str = ExplicitVRLittleEndian) -> IngestAnswer:
+        answer = self.receive(image, syntax)
+        self.ingest.file_pending()
+        return answer
+
+    def receive(self, image: Dataset, syntax: str = ExplicitVRLittleEndian) -> IngestAnswer:
+        """Take an image in; its file and row do not follow yet."""
         return self.ingest.accept(
             dataset_bytes=encoded(image, syntax), transfer_syntax_uid=syntax,
             sop_class_uid=image.SOPClassUID, sop_instance_uid=image.SOPInstanceUID,

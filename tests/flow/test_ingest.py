@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossl
 from dicom_node import durable
 from dicom_node.clock import ManualClock
 from dicom_node.domain.reasons import Reason
+from dicom_node.durable import SyncBatch
 from dicom_node.errors import InputProblem, StoreError
 from dicom_node.flow import ingest as ingest_module
+from dicom_node.flow.journal import Journal
 from dicom_node.flow.recover import recover
 from dicom_node.flow.spool import read_dataset, read_stored, spool_files, verify
 from dicom_node.results.equipment import MANUFACTURER, MODEL_NAME
@@ -48,46 +51,110 @@ def test_bytes_are_stored_as_received(node: Node, syntax: str) -> None:
     assert source.received_at_s == node.clock.now_s()
 
 
-def test_G1_success_only_after_file_folder_and_row_are_durable(
+def test_G1_success_only_after_the_journal_is_synced(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
 
-    def record(name: str, real: object) -> object:
-        def call(*arguments: object, **named: object) -> object:
-            calls.append(name)
-            return real(*arguments, **named)  # type: ignore[operator]
-
-        return call
-
-    node.send(mr_image(index=1))  # folders are made
-    kinds = {True: "fsync folder", False: "fsync file"}
-    real_fsync = os.fsync
-    monkeypatch.setattr(
-        os, "fsync",
-        lambda fd: (calls.append(kinds[Path(f"/proc/self/fd/{fd}").is_dir()]), real_fsync(fd)),
-    )  # fmt: skip
-    monkeypatch.setattr(Path, "rename", record("rename", Path.rename))
-    monkeypatch.setattr(node.store, "add_instance", record("row", node.store.add_instance))
-    answer = node.send(mr_image())
+    node.send(mr_image(index=1))  # folders and the log are made
+    monkeypatch.setattr(os, "pwritev", told(calls, "write", os.pwritev))
+    monkeypatch.setattr(os, "fdatasync", told(calls, "sync", os.fdatasync))
+    answer = node.receive(mr_image())
     calls.append(f"answer {answer.status:#06x}")
-    assert calls == ["fsync file", "rename", "fsync folder", "row", "answer 0x0000"]
+    assert calls == ["write", "write", "sync", "answer 0x0000"]  # header of the log, record
+    assert [row.sop_instance_uid for row in node.store.instances_of(STUDY)] == [
+        mr_image(index=1).SOPInstanceUID
+    ]
 
 
-def test_G1_no_success_when_a_step_fails(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+def test_G1_the_journal_forgets_only_after_files_and_rows_are_durable(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(Path, "rename", told(calls, "rename", Path.rename))
+    monkeypatch.setattr(SyncBatch, "sync", told(calls, "sync", SyncBatch.sync))
+    monkeypatch.setattr(node.store, "add_instances", told(calls, "rows", node.store.add_instances))
+    monkeypatch.setattr(Journal, "filed", told(calls, "forget", Journal.filed))
+    for index in range(2):
+        node.receive(mr_image(index=index))
+    node.ingest.file_pending()
+    assert calls == ["rename", "rename", "sync", "rows", "forget"]
 
-    for owner, name in ((os, "write"), (os, "fsync"), (Path, "rename"), (durable, "fsync_folder")):
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, refuse)
-            assert node.send(mr_image()).status == ingest_module.OUT_OF_RESOURCES
-        assert [p for p in node.data_dir.rglob("*") if p.name.endswith(".part")] == []
+
+def told(calls: list[str], name: str, real: Callable[..., object]) -> Callable[..., object]:
+    def call(*arguments: object, **named: object) -> object:
+        calls.append(name)
+        return real(*arguments, **named)
+
+    return call
+
+
+def fails(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("name", ["pwritev", "fdatasync", "statvfs"])
+def test_G1_no_success_when_the_journal_fails(
+    node: Node, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    node.receive(mr_image(index=1))  # acknowledged in a log that fails afterwards
     with monkeypatch.context() as patch:
-        patch.setattr(node.store, "add_instance", lambda _: (_ for _ in ()).throw(StoreError("x")))
-        assert node.send(mr_image()).status == ingest_module.OUT_OF_RESOURCES
-    assert node.store.studies_list() == []
+        patch.setattr(os, name, fails)
+        assert node.receive(mr_image()).status == ingest_module.OUT_OF_RESOURCES
+    node.ingest.file_pending()
+    assert len(node.store.instances_of(STUDY)) == 1
     assert node.send(mr_image()).status == 0
+    assert len(node.store.instances_of(STUDY)) == 2
+
+
+def test_a_failed_sync_is_not_tried_again_on_the_same_file(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fdatasync
+
+    def once(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        if len(synced) == 1:
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr(os, "fdatasync", once)
+    assert node.receive(mr_image()).status == 0xA700
+    assert node.receive(mr_image()).status == 0
+    assert len(set(synced)) == 2
+
+
+@pytest.mark.parametrize("owner, name", [(os, "sendfile"), (Path, "rename"), (SyncBatch, "sync")])
+def test_G1_filing_that_fails_is_made_good(
+    node: Node, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    node.send(mr_image(index=5))  # the folder of the study is made
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fails)
+        assert node.receive(mr_image()).status == 0
+        with pytest.raises((StoreError, OSError)):
+            node.ingest.file_pending()
+    assert len(node.store.instances_of(STUDY)) == 1
+    assert [p for p in node.data_dir.rglob("*") if p.name.endswith(".part")] == []
+    node.ingest.file_pending()
+    assert len(node.store.instances_of(STUDY)) == 2
+
+
+def test_G1_rows_that_do_not_follow_end_in_a_refusal(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(node.store, "add_instances", lambda _: (_ for _ in ()).throw(StoreError("x")))
+        assert node.receive(mr_image()).status == 0
+        with pytest.raises(StoreError):
+            node.ingest.file_pending()
+        assert node.receive(mr_image(index=1)).status == 0
+        node.clock.advance(61)
+        assert node.receive(mr_image(index=2)).status == ingest_module.OUT_OF_RESOURCES
+    node.ingest.file_pending()
+    assert len(node.store.instances_of(STUDY)) == 2
+    assert node.receive(mr_image(index=2)).status == 0
 
 
 def test_G5_a_nearly_full_disk_refuses_early(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,14 +291,16 @@ from pathlib import Path
 from dicom_node.clock import SystemClock
 from tests.flow.conftest import Node, mr_image
 node = Node(Path(sys.argv[1]), SystemClock())
-for index in range(4):
-    if node.send(mr_image(index=index)).status == 0:
+for index in range(8):
+    if node.receive(mr_image(index=index)).status == 0:
         print(mr_image(index=index).SOPInstanceUID, flush=True)
+    if index % 2:
+        node.ingest.file_pending()
 """
 
 
 @pytest.mark.parametrize("hit", [pytest.param(1, marks=pytest.mark.slow), 3])
-@pytest.mark.parametrize("point", [*durable.FILE_POINTS, *durable.RECEIVE_POINTS])
+@pytest.mark.parametrize("point", durable.RECEIVE_POINTS)
 def test_G1_a_crash_at_any_point_loses_nothing_acknowledged(
     tmp_path: Path, point: str, hit: int
 ) -> None:
@@ -255,8 +324,8 @@ def test_G1_a_crash_at_any_point_loses_nothing_acknowledged(
     for row in rows:
         verify(folder, row)
     assert not list(folder.rglob(f"*{durable.TEMP_SUFFIX}"))
-    node.send_all([mr_image(index=index) for index in range(4)])  # the sender tries again
-    assert len(node.store.instances_of(STUDY)) == 4
+    node.send_all([mr_image(index=index) for index in range(8)])  # the sender tries again
+    assert len(node.store.instances_of(STUDY)) == 8
     node.store.close()
 
 

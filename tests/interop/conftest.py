@@ -27,9 +27,11 @@ class ReceivingNode:
     port: int
     data_dir: Path
     store: Store
+    ingest: Ingest
 
     def rows(self, study_uid: str) -> dict[str, InstanceRow]:
-        """Rows of a study by SOP Instance UID."""
+        """Rows of a study by SOP Instance UID, of all that was acknowledged."""
+        self.ingest.file_pending()
         return {row.sop_instance_uid: row for row in self.store.headers_of(study_uid)}
 
 
@@ -45,9 +47,12 @@ def node(tmp_path: Path) -> Iterator[ReceivingNode]:
     config = NodeConfig(node=section, peers=peers)
     clock = SystemClock()
     store = Store(config.database_url, clock=clock, create=True)
-    receiver = Receiver(config, store, Ingest(store, section.data_dir, clock), clock)
-    yield ReceivingNode(receiver.start(), section.data_dir, store)
+    ingest = Ingest(store, section.data_dir, clock)
+    ingest.start()
+    receiver = Receiver(config, store, ingest, clock)
+    yield ReceivingNode(receiver.start(), section.data_dir, store, ingest)
     receiver.stop(drain_s=2)
+    ingest.stop()
     store.close()
 
 

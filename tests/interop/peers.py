@@ -100,6 +100,8 @@ class OrthancPeer:
 
     ae_title = "ORTHANC"
     host = "127.0.0.1"
+    tls = False
+    identities: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         self._program = require("Orthanc")
@@ -148,10 +150,26 @@ class OrthancPeer:
         self.stop()
         self._http.close()
 
-    def set_modality(self, name: str, ae_title: str, port: int) -> None:
-        """Make a DICOM application known to Orthanc."""
-        body = {"AET": ae_title, "Host": "127.0.0.1", "Port": port}
+    def set_modality(self, name: str, ae_title: str, port: int, **allowed: bool) -> None:
+        """Make a DICOM application known to Orthanc; ``allowed``: its settings of that name."""
+        body = {"AET": ae_title, "Host": "127.0.0.1", "Port": port, **allowed}
         self._http.put(f"/modalities/{name}", json=body).raise_for_status()
+
+    def request_commitment(self, uids: list[tuple[str, str]], modality: str = "node") -> str:
+        """Ask a modality for storage commitment; returns Orthanc's name of the transaction."""
+        body = {"DicomInstances": [list(pair) for pair in uids]}
+        path = f"/modalities/{modality}/storage-commitment"
+        return str(self._http.post(path, json=body).raise_for_status().json()["ID"])
+
+    def commitment(self, transaction: str) -> dict[str, Any]:
+        """What Orthanc knows of a transaction it began."""
+        path = f"/storage-commitment/{transaction}"
+        return dict(self._http.get(path).raise_for_status().json())
+
+    def delete_all(self) -> None:
+        """Forget every study."""
+        for study in self.studies():
+            self._http.delete(f"/studies/{study}").raise_for_status()
 
     def upload(self, path: Path) -> str:
         """Put a file into Orthanc by HTTP; returns Orthanc's name of the instance."""

@@ -28,6 +28,8 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 class Answer:
     status: int = 0
     comment: str = ""
+    study_uid: str = ""
+    patient_id: str = ""
 
 
 @dataclass

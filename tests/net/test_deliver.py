@@ -101,7 +101,7 @@ class Outbox:
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         return ResultRow(
-            kind, CLASSES[kind], path.stem, "1.2.9", f"results/{path.name}", digest, len(data)
+            kind, CLASSES[kind], path.stem, uid + ".1", f"results/{path.name}", digest, len(data)
         )
 
     def deliveries(self, uid: str = "1.2.3.4") -> dict[tuple[str, str], str]:

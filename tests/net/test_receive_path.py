@@ -26,16 +26,19 @@ class Node:
         clock = SystemClock()
         self.folder = folder
         self.store = Store(config.database_url, clock=clock, create=True)
-        self.receiver = Receiver(config, self.store, Ingest(self.store, folder, clock), clock)
+        self.ingest = Ingest(self.store, folder, clock)
+        self.receiver = Receiver(config, self.store, self.ingest, clock)
         self.address = Address("PROSTATE_AI", "127.0.0.1", self.receiver.start())
 
     def send(self, *items: Outgoing) -> list[int | None]:
-        return [status.code for status in send(self.address, items, calling_ae="PACS")]
+        codes = [status.code for status in send(self.address, items, calling_ae="PACS")]
+        self.ingest.file_pending()
+        return codes
 
     def files(self) -> set[Path]:
         """Everything in the data folder but the database."""
         found = {p for p in self.folder.rglob("*") if p.is_file()}
-        return {p for p in found if not p.name.startswith("node.sqlite3")}
+        return {p for p in found if not p.name.startswith("node.sqlite3") and p.suffix != ".log"}
 
 
 @pytest.fixture
@@ -44,6 +47,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     made = Node(tmp_path / "data")
     yield made
     made.receiver.stop(drain_s=0)
+    made.ingest.stop()
     made.store.close()
 
 

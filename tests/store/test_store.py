@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dicom_node.clock import ManualClock, WallWatch
 from dicom_node.config import PeerConfig
+from dicom_node.domain.confirmation import FIRST_CHECK_S, Verdict
 from dicom_node.domain.identity import Identity
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
@@ -210,6 +211,39 @@ def test_G1_many_receivers_store_each_instance_once(store: Store) -> None:
     assert len(store.studies_list()) == 1
 
 
+def test_a_batch_is_taken_as_its_instances_one_by_one(store: Store) -> None:
+    other = "1.2.99"
+    store.add_instance(image(1))
+    batch = [
+        image(2), image(1, study=other), image(1), image(2), image(2, digest="b"),
+        image(1, digest="b"), image(3), image(1, study=other, identity=Identity("P2")),
+        image(2, study=other, identity=Identity("P2")),
+    ]  # fmt: skip
+    assert [str(one) for one in store.add_instances(batch)] == [
+        "stored", "stored", "duplicate", "duplicate", "conflict", "conflict", "stored",
+        "duplicate", "stored",
+    ]  # fmt: skip
+    assert [row.sop_instance_uid for row in store.instances_of(STUDY)] == [
+        f"{STUDY}.1.{n}" for n in (1, 2, 3)
+    ]
+    assert state(store) == ("receiving", None)
+    assert store.studies_show(other)[0]["state"] == "held"  # G4: two patients in one batch
+    assert store.known_paths([image(1).path, "spool/none"]) == {image(1).path}
+    assert store.add_instances([]) == []
+
+
+def test_batches_of_several_receivers_do_not_wait_for_each_other(store: Store) -> None:
+    studies = [f"1.2.{number}" for number in range(4)]
+
+    def send(thread: int) -> list[IngestOutcome]:
+        order = studies[thread % 4 :] + studies[: thread % 4]
+        return store.add_instances([image(n, study=study) for study in order for n in range(3)])
+
+    outcomes = in_threads(6, send)
+    counts = Counter(str(one) for some in outcomes for one in some)  # type: ignore[attr-defined]
+    assert counts == {"stored": 12, "duplicate": 60}
+
+
 def test_other_bytes_under_one_uid_are_kept_aside_once(store: Store) -> None:
     store.add_instance(image())
     assert store.add_instance(image(digest="b")) is IngestOutcome.CONFLICT
@@ -397,7 +431,9 @@ def test_a_report_is_sent_after_what_it_refers_to(store: Store, clock: ManualClo
     (seg,) = store.claim_deliveries("pacs", "d")
     store.delivery_sent(seg)
     assert state(store) == ("delivered", None)
-    store.delivery_verified("9.1", "pacs")
+    clock.advance(FIRST_CHECK_S)
+    asked, _ = store.claim_checks("pacs", 300)
+    store.judge_sent(asked, Verdict.KEPT, "kept")
     states = [one["deliveries"][0]["state"] for one in store.studies_show(STUDY)[0]["results"]]
     assert states == ["verified", "sent"]
 
@@ -624,7 +660,9 @@ def test_the_views_are_json_in_the_shape_of_the_contract(store: Store) -> None:
     assert [key in row for key in keys] == [True] * 7
     assert row["results"][0] == {
         "kind": "sr", "variant": "", "sop_instance_uid": "9.1", "sha256": "f" * 64,
-        "deliveries": [{"peer": "pacs", "state": "pending", "attempts": 0}],
+        "deliveries": [
+            {"peer": "pacs", "state": "pending", "attempts": 0, "confirmation": None}
+        ],
     }  # fmt: skip
     report = json.loads(json.dumps(store.status()))
     assert report["revisions"]["analysed"] == 1

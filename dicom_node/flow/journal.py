@@ -1,0 +1,360 @@
+"""The journal of the receive path: what is acknowledged stands here first.
+
+One record is one instance as a Part 10 file, with its digest, at a page boundary of a log file
+that was written before (`dicom_node.durable.LogFile`): making it durable is one ``fdatasync``,
+shared by all associations that wait for one. Records become spool files and rows in batches
+(`dicom_node.flow.filing`); a log whose records all are is emptied and used again. What a crash
+leaves in a log is filed at the next start, before the port opens.
+
+Record: head (see ``_RECORD``), Part 10 preamble and meta information, data set; zeros to the page.
+A record of an earlier use of the log carries another generation and is not one of this use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dicom_node.durable import LogFile, ensure_dir, fault, remove
+from dicom_node.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "journal"
+PAGE = 4096
+_SUFFIX = ".log"
+_MAGIC = b"PDNLOG1\n"
+_MARK = b"PDNREC1\n"
+_HEADER = struct.Struct("<8s16sI")  # magic, generation, CRC-32 of both
+# mark, generation, sequence number, bytes of the Part 10 head, bytes and SHA-256 of the data set
+_RECORD = struct.Struct("<8s16sQIQ32s")
+_CRC = struct.Struct("<I")  # of the record head and the Part 10 head
+RECORD_HEAD = _RECORD.size + _CRC.size
+_MAX_FILE_HEAD = 64 * 1024
+
+
+@dataclass(frozen=True)
+class JournalLimits:
+    """Bounds of the journal (G5)."""
+
+    log_bytes: int = 16 * 2**20
+    """size of a log file; a larger instance gets a log of its own"""
+    total_bytes: int = 256 * 2**20
+    """records not yet filed; beyond it an instance waits, then is refused"""
+    kept_logs: int = 4
+    """emptied logs kept for the next use"""
+    wait_s: float = 10.0
+    """for room"""
+
+
+@dataclass
+class Log:
+    """A log in use. ``written`` and ``filed`` count records; guarded by the journal's lock."""
+
+    file: LogFile
+    generation: bytes
+    end: int = PAGE
+    written: int = 0
+    filed: int = 0
+    closed: bool = False
+    synced: int = 0
+    sync_lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where an instance stands: a Part 10 file of ``size`` bytes at ``offset`` of a log."""
+
+    log: Log
+    sequence: int
+    offset: int
+    head_size: int
+    data_size: int
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the Part 10 file."""
+        return self.head_size + self.data_size
+
+    def read_head(self) -> bytes:
+        """Read preamble and file meta information."""
+        return self.log.file.read_at(self.offset, self.head_size)
+
+    def read_data(self) -> bytes:
+        """Read the data set."""
+        return self.log.file.read_at(self.offset + self.head_size, self.data_size)
+
+
+class Journal:
+    """The logs of one receiver. Safe for many threads.
+
+    Args:
+        folder: where the logs are; several receivers can share it, each locks its own.
+        limits: bounds.
+
+    Raises:
+        StoreError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, limits: JournalLimits | None = None) -> None:
+        self._folder = folder
+        self._limits = limits or JournalLimits()
+        self._lock = threading.Condition()
+        self._active: Log | None = None
+        self._empty: list[LogFile] = []
+        self._open: set[LogFile] = set()
+        self._sequence = 0
+        self._waiting_bytes = 0
+        ensure_dir(folder)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the instances not yet filed."""
+        return self._waiting_bytes
+
+    def make_ready(self) -> None:
+        """Make a log for the first instances, so that none of them waits for it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        with self._lock:
+            if not self._empty:
+                self._empty.append(self._make(self._limits.log_bytes))
+
+    def append(self, head: bytes, data: bytes, digest: bytes) -> Record:
+        """Write one instance; it is durable when this returns.
+
+        Args:
+            head: Part 10 preamble and meta information.
+            data: the data set as received.
+            digest: SHA-256 of ``data``.
+
+        Raises:
+            StoreError: the journal is full, or the disk refused.
+        """
+        size = RECORD_HEAD + len(head) + len(data)
+        with self._lock:
+            self._wait_for_room(size)
+            record = self._write(head, data, digest, _pages(size))
+            number = record.log.written
+        try:
+            fault("record-written")
+            self._sync(record.log, number)
+        except StoreError:
+            self.give_up(record)
+            raise
+        fault("record-synced")
+        return record
+
+    def _wait_for_room(self, size: int) -> None:
+        def room() -> bool:
+            waiting = self._waiting_bytes
+            return waiting == 0 or waiting + size <= self._limits.total_bytes
+
+        if not self._lock.wait_for(room, self._limits.wait_s):
+            raise StoreError(
+                "the journal is full: rows do not follow",
+                "see that the database answers and the disk is not full",
+            )
+
+    def _write(self, head: bytes, data: bytes, digest: bytes, size: int) -> Record:
+        target = self._active
+        if target is None or target.file.broken or target.end + size > target.file.size:
+            target = self._next(size)
+        self._sequence += 1
+        fixed = _RECORD.pack(
+            _MARK, target.generation, self._sequence, len(head), len(data), digest
+        )  # fmt: skip
+        crc = _CRC.pack(zlib.crc32(head, zlib.crc32(fixed)))
+        rest = size - RECORD_HEAD - len(head) - len(data)
+        try:
+            target.file.write_at(target.end, [fixed, crc, head, data, bytes(rest)])
+        except StoreError:
+            self._active = None
+            target.closed = True
+            self._empty_if_done(target)
+            raise
+        offset = target.end + RECORD_HEAD
+        target.end += size
+        target.written += 1
+        self._waiting_bytes += len(head) + len(data)
+        return Record(target, self._sequence, offset, len(head), len(data), digest.hex())
+
+    def _next(self, size: int) -> Log:
+        """Close the log in use and begin another with room for ``size`` bytes."""
+        if self._active is not None:
+            self._active.closed = True
+            self._empty_if_done(self._active)
+        self._active = None
+        file = next((one for one in self._empty if one.size >= PAGE + size), None)
+        if file is None:
+            file = self._make(max(self._limits.log_bytes, PAGE + size))
+        else:
+            self._empty.remove(file)
+        generation = os.urandom(16)
+        try:
+            file.write_at(0, [_header(generation)])
+        except StoreError:
+            self._drop(file)
+            raise
+        self._active = Log(file, generation)
+        return self._active
+
+    def _make(self, size: int) -> LogFile:
+        file = LogFile(self._folder / f"{os.urandom(8).hex()}{_SUFFIX}", size)
+        file.lock()
+        self._open.add(file)
+        return file
+
+    def _sync(self, target: Log, number: int) -> None:
+        """Wait until record ``number`` of a log is durable: one sync serves all that wait."""
+        with target.sync_lock:
+            if target.synced >= number:
+                return
+            written = target.written
+            target.file.sync()
+            target.synced = written
+
+    def filed(self, records: list[Record]) -> None:
+        """Note that instances have their files and rows, both durable."""
+        with self._lock:
+            for record in records:
+                record.log.filed += 1
+                self._waiting_bytes -= record.size
+            for used in {id(record.log): record.log for record in records}.values():
+                self._empty_if_done(used)
+            self._lock.notify_all()
+
+    def give_up(self, record: Record) -> None:
+        """Take back a record that could not be made durable. Its log is used no more."""
+        with self._lock:
+            record.log.closed = True
+            if self._active is record.log:
+                self._active = None
+        self.filed([record])
+
+    def _empty_if_done(self, used: Log) -> None:
+        """Take back a log whose records all are filed."""
+        if used.filed < used.written or (not used.closed and used is not self._active):
+            return
+        if self._active is used:
+            self._active = None
+        used.closed = True
+        self._take_back(used.file)
+
+    def _take_back(self, file: LogFile) -> None:
+        """Mark a log as empty and keep it, or delete it."""
+        keep = not file.broken and file.size == self._limits.log_bytes
+        if keep and len(self._empty) < self._limits.kept_logs:
+            try:
+                file.write_at(0, [bytes(_HEADER.size)])
+                file.sync()  # or a crash would bring back what was deleted since
+                self._empty.append(file)
+                fault("log-emptied")
+                return
+            except StoreError as error:
+                log.error("journal log fails", extra={"problem": str(error)})
+        self._drop(file)
+
+    def _drop(self, file: LogFile) -> None:
+        self._open.discard(file)
+        file.close()
+        try:
+            remove(file.path)
+        except StoreError as error:
+            log.error("journal log cannot be deleted", extra={"problem": str(error)})
+
+    def leftovers(self) -> Iterator[list[Record]]:
+        """Yield what a crash left, log by log in order of arrival; each log is emptied after.
+
+        Only before the first ``append``.
+        """
+        found = []
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            file = LogFile(path)
+            if not file.lock():
+                file.close()  # another receiver's
+                continue
+            found.append(read_log(file))
+        order = sorted(found, key=lambda pair: pair[1][0].sequence if pair[1] else 0)
+        self._open.update(used.file for used, _ in order)
+        for used, records in order:
+            used.closed = True
+            used.written = len(records)
+            self._waiting_bytes += sum(record.size for record in records)
+            if records:
+                yield records
+            else:
+                with self._lock:
+                    self._take_back(used.file)
+
+    def close(self) -> None:
+        """Close the logs. What is not filed stays in them for the next start."""
+        with self._lock:
+            for file in self._open:
+                file.close()
+            self._open.clear()
+            self._empty = []
+            self._active = None
+
+
+def read_log(file: LogFile) -> tuple[Log, list[Record]]:
+    """Find the whole records of a log, in order.
+
+    A damaged place is stepped over page by page: a record that was never acknowledged may be
+    torn, and one that was must not be lost with its neighbour.
+    """
+    magic, generation, crc = _HEADER.unpack(
+        file.read_at(0, PAGE)[: _HEADER.size].ljust(_HEADER.size)
+    )
+    used = Log(file, generation)
+    if magic != _MAGIC or crc != zlib.crc32(magic + generation):
+        return used, []
+    records: list[Record] = []
+    torn = 0
+    at = PAGE
+    while at + RECORD_HEAD <= file.size:
+        record = _record_at(used, at)
+        if record is None:
+            torn += file.read_at(at, len(_MARK) + 16) == _MARK + generation
+            at += PAGE
+        else:
+            records.append(record)
+            at += _pages(RECORD_HEAD + record.size)
+    if torn:
+        log.error("journal records that are not whole", extra={"records": torn})
+    return used, records
+
+
+def _record_at(used: Log, at: int) -> Record | None:
+    fixed = used.file.read_at(at, RECORD_HEAD)
+    mark, generation, sequence, head_size, data_size, digest = _RECORD.unpack_from(fixed)
+    size = head_size + data_size
+    if (mark, generation) != (_MARK, used.generation) or head_size > _MAX_FILE_HEAD:
+        return None
+    if at + RECORD_HEAD + size > used.file.size:
+        return None
+    record = Record(used, sequence, at + RECORD_HEAD, head_size, data_size, digest.hex())
+    (crc,) = _CRC.unpack_from(fixed, _RECORD.size)
+    if crc != zlib.crc32(record.read_head(), zlib.crc32(fixed[: _RECORD.size])):
+        return None
+    if hashlib.sha256(record.read_data()).digest() != digest:
+        return None
+    return record
+
+
+def _header(generation: bytes) -> bytes:
+    return _HEADER.pack(_MAGIC, generation, zlib.crc32(_MAGIC + generation))
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE) * PAGE

@@ -1,0 +1,119 @@
+"""A disk that refuses: every file operation of the receive path fails once, and a full file system.
+
+Nothing is acknowledged that is not there afterwards, nothing half-written stays, and the node goes
+on by itself once the disk does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dicom_node import durable
+from dicom_node.clock import ManualClock
+from dicom_node.errors import StoreError
+from dicom_node.flow.recover import recover
+from dicom_node.flow.spool import verify
+from tests.flow.conftest import Node, mr_image
+
+
+class Failing:
+    """Lets the ``at``-th of the patched calls fail; counts them all."""
+
+    def __init__(self, at: int, number: int) -> None:
+        self.at, self.number, self.calls = at, number, 0
+
+    def wrap(self, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **named: object) -> object:
+            self.calls += 1
+            if self.calls == self.at:
+                raise OSError(self.number, os.strerror(self.number))
+            return real(*arguments, **named)
+
+        return call
+
+
+PRIMITIVES = ("open", "write", "pwritev", "fdatasync", "fsync", "sendfile", "statvfs")
+
+
+def fail_once(patch: pytest.MonkeyPatch, at: int, number: int) -> Failing:
+    failing = Failing(at, number)
+    for name in PRIMITIVES:
+        patch.setattr(os, name, failing.wrap(getattr(os, name)))
+    patch.setattr(Path, "rename", failing.wrap(Path.rename))
+    patch.setattr(durable.SyncBatch, "sync", failing.wrap(durable.SyncBatch.sync))
+    return failing
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_G1_each_file_operation_fails_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    at, calls = 0, 1
+    while at < calls:
+        at += 1
+        study = f"1.2.3.{at}"
+        images = [mr_image(index=index, study=study) for index in range(3)]
+        with monkeypatch.context() as patch:
+            failing = fail_once(patch, at, number)
+            sent = [image for image in images if node.receive(image).status == 0]
+            try:
+                node.ingest.file_pending()
+            except (StoreError, OSError):
+                assert len(sent) == 3  # one fault: what is not filed was acknowledged before it
+        calls = max(failing.calls, calls)
+        node.ingest.file_pending()
+        assert len(sent) >= 2
+        rows = node.store.instances_of(study)
+        assert [row.sop_instance_uid for row in rows] == [one.SOPInstanceUID for one in sent]
+        for row in rows:
+            verify(node.data_dir, row)
+    assert at > 15
+    assert list(node.data_dir.rglob(f"*{durable.TEMP_SUFFIX}")) == []
+    node.ingest._journal.close()
+    report = recover(node.store, node.data_dir)
+    assert (report.instances_filed, report.files_unreadable, report.files_missing) == (0, 0, 0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MiB, where the test may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "node", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a file system here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_G1_R3_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path) -> None:
+    node = Node(small_disk / "data", ManualClock())
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(5 * 2**20))
+    acknowledged: list[str] = []
+    refused = 0
+    for index in range(400):
+        image = mr_image(index=index % 200, study=f"1.2.3.{index // 200}")
+        status = node.receive(image).status
+        assert status in (0, 0xA700)
+        if status == 0:
+            acknowledged.append(image.SOPInstanceUID)
+        refused += status != 0
+        if index % 10 == 9:
+            node.ingest.file_pending()
+    assert refused > 0
+    ballast.unlink()
+    image = mr_image(study="1.2.3.9")
+    assert node.send(image).status == 0
+    rows = [row for n in (0, 1, 9) for row in node.store.instances_of(f"1.2.3.{n}")]
+    assert [row.sop_instance_uid for row in rows] == [*acknowledged, image.SOPInstanceUID]
+    for row in rows:
+        verify(node.data_dir, row)
+    node.ingest.stop()
+    node.store.close()
