@@ -38,8 +38,9 @@ class Node:
         self.store = self.box.store
         section = NodeSection(ae_title=NODE_AE, port=0, data_dir=folder)
         config = NodeConfig(node=section, peers=(peer,))
-        ingest = Ingest(self.store, folder, self.clock)
-        self.receiver = Receiver(config, self.store, ingest, self.clock)
+        self.ingest = Ingest(self.store, folder, self.clock)
+        self.ingest.start()
+        self.receiver = Receiver(config, self.store, self.ingest, self.clock)
         self.port = self.receiver.start()
         confirmer = Confirmer(self.store, config, self.clock)
         self.loop = DeliveryLoop(self.store, config, self.clock, confirmer=confirmer)
@@ -59,6 +60,7 @@ def node(request: pytest.FixtureRequest, tmp_path: Path, orthanc: OrthancPeer) -
     orthanc.set_modality("node", NODE_AE, made.port)
     yield made
     made.receiver.stop(drain_s=2)
+    made.ingest.stop()
     made.store.close()
 
 
@@ -100,6 +102,7 @@ def test_orthanc_gets_a_true_answer_to_its_request(
         orthanc.upload(file)
     orthanc.store(orthanc.studies()).raise_for_status()
     kept, damaged = (file.stem for file in files)
+    node.ingest.file_pending()
     (held,) = node.store.held(damaged)
     stored = tmp_path / "node" / held.path
     stored.write_bytes(stored.read_bytes()[:-2])

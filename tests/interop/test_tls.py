@@ -34,6 +34,7 @@ class TlsNode:
     port: int
     data_dir: Path
     store: Store
+    ingest: Ingest
     authority: Authority
     own: Issued
     modality: Issued
@@ -76,9 +77,11 @@ def node(tmp_path: Path) -> Iterator[TlsNode]:
     clock = SystemClock()
     store = Store(config.database_url, clock=clock, create=True)
     ingest = Ingest(store, section.data_dir, clock)
+    ingest.start()
     receiver = Receiver(config, store, ingest, clock, ServerLimits(handshake_s=1.0))
-    yield TlsNode(receiver.start(), section.data_dir, store, authority, own, modality)
+    yield TlsNode(receiver.start(), section.data_dir, store, ingest, authority, own, modality)
     receiver.stop(drain_s=2)
+    ingest.stop()
     store.close()
 
 
@@ -96,6 +99,7 @@ def test_storescu_in_each_profile(node: TlsNode, tmp_path: Path, profile: str) -
         "127.0.0.1", node.port, *files,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    node.ingest.file_pending()
     rows = {row.sop_instance_uid: row for row in node.store.headers_of("1.2.3.4")}
     assert set(rows) == {file.stem for file in files}
     for file in files:
