@@ -168,7 +168,7 @@ def read_config(path: Path) -> CoreConfig:
     except (ValidationError, ValueError) as error:
         raise InputError(
             f"{path} is not a valid configuration: {_first_problem(error)}",
-            "Compare it with configs/second.toml.",
+            "Compare it with configs/third.toml.",
         ) from error
 
 

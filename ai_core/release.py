@@ -33,7 +33,7 @@ from ai_core.precision import Precision, choose_precision, computing
 from ai_core.types import ReleaseInfo
 
 PACKAGED = Path(__file__).parent / "releases"
-PACKAGED_NAME = "second"
+PACKAGED_NAME = "third"
 NETWORKS = ("gland", "localizer", "classifier")
 MANIFEST = "manifest.json"
 FAMILIARITY = "familiarity.json"
