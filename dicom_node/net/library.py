@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, cast
 
 from pydicom import uid
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from dicom_node import __version__
@@ -146,6 +149,31 @@ class Entity(AE):
         connection = _RequestorSocket(assoc, address=address)
         connection.entity = self
         return connection
+
+    def associate(self, *arguments: Any, **settings: Any) -> Association:
+        """As the base class; an answer reaches who waits for it, however fast it comes."""
+        assoc = super().associate(*arguments, **settings)
+        assoc.dimse.get_msg = _leaving_answers(assoc.dimse)  # type: ignore[method-assign]
+        return assoc
+
+
+def _leaving_answers(dimse: DIMSEServiceProvider) -> Callable[..., Any]:
+    """Take messages as the library does, but let its loop take none that answers a request.
+
+    The library pauses the loop of an association before it sends a request. Between the loop's
+    look at the pause and its look at the queue there is a gap: a peer that answers within it loses
+    its answer to the loop, which drops it, and the request is waited for until its time is over.
+    """
+    take = dimse.get_msg
+
+    def get_msg(block: bool = False) -> Any:
+        if not block:
+            _, first = dimse.peek_msg()
+            if getattr(first, "MessageIDBeingRespondedTo", None) is not None:
+                return None, None
+        return take(block)
+
+    return get_msg
 
 
 def application_entity(ae_title: str) -> Entity:
