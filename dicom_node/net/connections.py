@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 from pynetdicom.association import Association
 
+from dicom_node.clock import SystemClock
 from dicom_node.net.limits import ServerLimits
 
+_CLOCK = SystemClock()  # the kernel's timeouts run on real time too
 _SMALL_BYTES = 1 << 16  # not worth adding up; of all connections together it is a few MiB
 
 
@@ -122,3 +124,42 @@ class Connections:
             most = max(holding, key=lambda one: one.held_bytes)
             most.held_bytes = 0  # what it holds is freed: nobody else has to go for it
             return most.assoc
+
+
+class SharedBounds:
+    """Bounds of messages, and of what all associations hold together, for `StorageStream`.
+
+    Args:
+        connections: all of the node.
+        connection: the one that is read.
+        limits: the bounds.
+        end: ends another association, for a reason in words.
+    """
+
+    def __init__(
+        self, connections: Connections, connection: Connection, limits: ServerLimits,
+        end: Callable[[Association, str], None],
+    ) -> None:  # fmt: skip
+        self._connections = connections
+        self._connection = connection
+        self._limits = limits
+        self._end = end
+
+    def grown(self, data_bytes: int, begun_s: float) -> None:
+        """Note the size of a message so far, begun at a monotonic time.
+
+        Raises:
+            OSError: it is too slow, or holds most where all hold too much.
+        """
+        allowed_s = self._limits.message_s + data_bytes / self._limits.least_bytes_per_s
+        if _CLOCK.monotonic_s() - begun_s > allowed_s:
+            raise OSError("message slower than allowed")
+        too_much = self._connections.hold(self._connection, data_bytes)
+        if too_much is self._connection.assoc and too_much is not None:
+            raise OSError("too much in memory at once")
+        if too_much is not None:
+            self._end(too_much, "too much in memory at once; an association ended")
+
+    def answered(self) -> None:
+        """Note that nothing is held any longer."""
+        self._connection.held_bytes = 0

@@ -29,7 +29,7 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicom_node.clock import SystemClock
 from dicom_node.net.access import Refusal
-from dicom_node.net.connections import Connection, Connections
+from dicom_node.net.connections import Connection, Connections, SharedBounds
 from dicom_node.net.contexts import supported_contexts
 from dicom_node.net.library import ClosingSocket
 from dicom_node.net.limits import ServerLimits
@@ -215,36 +215,6 @@ def keep_alive(assoc: Association) -> None:
     assoc.dul._idle_timer.restart()
 
 
-class SharedBounds:
-    """Bounds of messages, and of what all associations hold together, for `StorageStream`."""
-
-    def __init__(
-        self, connections: Connections, connection: Connection, limits: ServerLimits
-    ) -> None:
-        self._connections = connections
-        self._connection = connection
-        self._limits = limits
-
-    def grown(self, data_bytes: int, begun_s: float) -> None:
-        """Note the size of a message so far, begun at a monotonic time.
-
-        Raises:
-            OSError: it is too slow, or holds most where all hold too much.
-        """
-        allowed_s = self._limits.message_s + data_bytes / self._limits.least_bytes_per_s
-        if _CLOCK.monotonic_s() - begun_s > allowed_s:
-            raise OSError("message slower than allowed")
-        too_much = self._connections.hold(self._connection, data_bytes)
-        if too_much is self._connection.assoc and too_much is not None:
-            raise OSError("too much in memory at once")
-        if too_much is not None:
-            _end(too_much, "too much in memory at once; an association ended")
-
-    def answered(self) -> None:
-        """Note that nothing is held any longer."""
-        self._connection.held_bytes = 0
-
-
 @dataclass(frozen=True)
 class Guard:
     """What ports share, and what makes one a TLS port."""
@@ -370,7 +340,7 @@ class GuardedServer(AssociationServer):
         """
         for connection in self.connections.living():
             if connection.assoc is assoc:
-                return SharedBounds(self.connections, connection, self.limits)
+                return SharedBounds(self.connections, connection, self.limits, _end)
         raise OSError("the connection is gone")
 
     def _tell(self, address: str, refusal: Refusal, detail: str) -> None:
