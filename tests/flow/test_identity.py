@@ -120,6 +120,7 @@ def test_R14_another_name_on_one_image_is_kept_aside_and_told_from_other_content
 ) -> None:
     node.send_all(complete())
     node.send(mr_image(PatientName="Other^Name"))
+    wait(node, 1)
     wait(node)
     assert [one.verdict for one in node.store.conflicts_of(STUDY)] == ["demographics"]
     assert "second_copy_demographics" in {one["event"] for one in node.store.timeline(STUDY)}

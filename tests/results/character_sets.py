@@ -45,3 +45,5 @@ CHARACTER_SETS = {
     "empty name": (b"ISO_IR 100", b""),
     "undeclared utf-8": (b"", "Wang^XiaoDong=王^小东=".encode()),
 }
+
+assert len(CHARACTER_SETS) >= 30
