@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, func, select
 
 from dicom_node.clock import ManualClock
 from dicom_node.domain.audit import APPLICATION, AuditEvent, AuditMessage, Participant
@@ -17,6 +20,7 @@ from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
 from dicom_node.store.rows import Claim, Destination, InstanceRow, Plan, ResultRow
+from dicom_node.store.schema import conflicts, deliveries, instances, results, revisions, studies
 from dicom_node.store.store import Store
 
 PACS = Destination("pacs", ("sr", "seg-lesions"))
@@ -264,3 +268,34 @@ def _look(store: Store, clock: ManualClock) -> Iterator[str]:
     store.status()
     store.peers()
     yield "look"
+
+
+def counted(store: Store) -> dict[str, Any]:
+    """What the status would say if it counted."""
+
+    def count(db: Connection, table: Any) -> int:
+        return int(db.execute(select(func.count()).select_from(table)).scalar_one())
+
+    def by_state(db: Connection, table: Any) -> dict[str, int]:
+        rows = db.execute(select(table.c.state, func.count()).group_by(table.c.state))
+        return {row[0]: row[1] for row in rows}
+
+    with store._engine.connect() as db:
+        return {
+            "held": {
+                "studies": count(db, studies), "instances": count(db, instances),
+                "copies_aside": count(db, conflicts), "results": count(db, results),
+                "bytes": int(db.execute(select(func.sum(instances.c.size))).scalar_one() or 0),
+            },
+            "revisions": by_state(db, revisions),
+            "deliveries": by_state(db, deliveries),
+        }  # fmt: skip
+
+
+def told(store: Store) -> dict[str, Any]:
+    status = store.status()
+    return {
+        "held": status["held"],
+        "revisions": {name: n for name, n in status["revisions"].items() if n},
+        "deliveries": {name: n for name, n in status["deliveries"].items() if n},
+    }
