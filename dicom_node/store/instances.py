@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,8 +166,9 @@ class InstanceStore(Database):
     def adopt_demographics(self, study_uid: str) -> bool:
         """Take the corrected copies when every image of the study came again with them.
 
-        Returns whether they were taken. Images that came after the first corrected copy count if
-        they show the same patient. A study held for its identity is released by this.
+        Returns whether they were taken. Images that came after the first corrected copy, or that
+        were right from the start, count if they show the same patient. A study held for its
+        identity is released by this.
         """
         now_s = self._clock.now_s()
         with self._write() as db:
@@ -351,7 +353,11 @@ def _corrected_copies(db: Connection, study_id: int) -> dict[int, Row[Any]]:
 
 
 def _covers(db: Connection, study_id: int, newer: dict[int, Row[Any]]) -> bool:
-    """Whether all images are corrected, or came later and show the corrected patient."""
+    """Whether all images are corrected, or are right as they came.
+
+    Right are images that came after the first correction, and those whose patient elements are
+    those of the corrections; all must show one patient.
+    """
     first_s = min(row.received_at for row in newer.values())
     seen = {_identity(row) for row in newer.values()}
     if not agree(seen):
@@ -360,8 +366,14 @@ def _covers(db: Connection, study_id: int, newer: dict[int, Row[Any]]) -> bool:
         select(instances).where(instances.c.study_id == study_id, instances.c.role == "image")
     )
     rest = [row for row in images if row.id not in newer]
-    later = all(row.received_at >= first_s for row in rest)
-    return later and agree(seen | {_identity(row) for row in rest})
+    corrected = _demographics(next(reversed(newer.values())))
+    right = all(row.received_at > first_s or _demographics(row) == corrected for row in rest)
+    return right and agree(seen | {_identity(row) for row in rest})
+
+
+def _demographics(row: Row[Any]) -> str:
+    """Digest of the patient elements of an instance, as its header has it."""
+    return str(json.loads(row.header_json)["demographics_digest"])
 
 
 def _swap(db: Connection, instance_id: int, copy: Row[Any]) -> None:

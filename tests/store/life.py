@@ -19,7 +19,7 @@ from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
-from dicom_node.store.rows import Claim, Destination, InstanceRow, Plan, ResultRow
+from dicom_node.store.rows import Claim, Destination, InstanceRow, Plan, ResultRow, StudyToEvaluate
 from dicom_node.store.schema import conflicts, deliveries, instances, results, revisions, studies
 from dicom_node.store.store import Store
 
@@ -36,7 +36,8 @@ def image(
     return InstanceRow(
         study_uid=study, series_uid=f"{study}.1", sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
         sop_instance_uid=uid, transfer_syntax_uid="1.2.840.10008.1.2.1", role="image",
-        identity=Identity(patient), header_json="{}", dataset_digest=digest * 64,
+        identity=Identity(patient),
+        header_json=f'{{"demographics_digest": "{digest}"}}', dataset_digest=digest * 64,
         path=f"spool/{study}/{number}.{digest}.dcm", size=100_000, received_at_s=received_at_s,
     )  # fmt: skip
 
@@ -50,14 +51,19 @@ def made(study: str, number: int = 1) -> list[ResultRow]:
     ]  # fmt: skip
 
 
+def due_study(store: Store, study: str) -> StudyToEvaluate:
+    """What the evaluation is told of a study that is due."""
+    due = store.studies_to_evaluate(store._clock.now_s(), 10)
+    return next(one for one in due if one.study_uid == study)
+
+
 def plan(store: Store, study: str, key: str = "key", kind: PlanKind = PlanKind.ANALYSE) -> None:
     """Make a study ready as the evaluation does."""
-    now_s = store._clock.now_s()
-    due = [one for one in store.studies_to_evaluate(now_s + 100, 10) if one.study_uid == study]
+    due = due_study(store, study)
     through = max(row.id for row in store.headers_of(study))
     report = kind is PlanKind.REPORT
     assert store.set_plan(
-        due[0],
+        due,
         Plan(
             kind, key, "{}", through, RevisionState.NOT_ANALYSABLE if report else None,
             Reason.NO_T2W if report else None, "no T2W" if report else "",
@@ -107,23 +113,27 @@ def _receive(store: Store, clock: ManualClock) -> Iterator[str]:
     store.add_instances(rows)
     store.known_result("1.2.1.9.1.0")
     store.record_own_object("1.2.1", "9.9", "PACS")
-    store.add_instances([image("1.2.1", 0, clock.now_s(), "b")])
+    store.add_instances([image("1.2.8", 0, clock.now_s())])
+    store.add_instances(
+        [image(study, 0, clock.now_s(), "b") for study in ("1.2.1", "1.2.8")],
+    )
     yield "receive"
-    (copy,) = store.conflicts_to_judge()
-    store.begin_judging(copy.id)
-    store.judge(copy, Difference.DEMOGRAPHICS, "(x)")
-    store.adopt_demographics("1.2.1")
+    for copy in store.conflicts_to_judge():
+        store.begin_judging(copy.id)
+        store.judge(copy, Difference.DEMOGRAPHICS, "(x)")
+        assert store.adopt_demographics(copy.study_uid) is (copy.study_uid == "1.2.8")
+    store.hold_study("1.2.8", Reason.INTERNAL_ERROR)
     store.conflicts_of("1.2.1")
     yield "judge"
 
 
 def _analyse(store: Store, clock: ManualClock) -> Iterator[str]:
     clock.advance(20)
-    (due,) = store.studies_to_evaluate(clock.now_s(), 10)
+    due = due_study(store, "1.2.1")
     store.headers_of("1.2.1")
     store.wait_until(due, clock.now_s() + 5, "waits", new_revision=False, outdates=False)
     clock.advance(6)
-    (due,) = store.studies_to_evaluate(clock.now_s(), 10)
+    due = due_study(store, "1.2.1")
     store.nothing_new(due)
     store.add_instances([image("1.2.1", 6, clock.now_s())])
     clock.advance(20)
@@ -230,9 +240,7 @@ def _revise(store: Store, clock: ManualClock) -> Iterator[str]:
     )
     store.add_instances([image("1.2.4", 1, clock.now_s())])
     clock.advance(20)
-    (due,) = [
-        one for one in store.studies_to_evaluate(clock.now_s(), 10) if one.study_uid == "1.2.4"
-    ]
+    due = due_study(store, "1.2.4")
     store.close_silently(due, Reason.NOT_PROSTATE, "key")
     with contextlib.suppress(NodeError):
         store.retry("1.2.5")
