@@ -18,6 +18,7 @@ from pydicom.tag import Tag
 from pydicom.values import convert_SQ
 
 from dicom_node.domain.identity import Difference, classify_difference
+from dicom_node.logs import pseudonym
 from dicom_node.store.rows import ConflictRow
 from dicom_node.store.store import Store
 
@@ -40,7 +41,9 @@ def judge_copies(store: Store, data_dir: Path) -> int:
         store.judge(conflict, verdict, detail)
         if verdict is Difference.DEMOGRAPHICS:
             store.adopt_demographics(conflict.study_uid)
-        log.info("second copy judged", extra={"verdict": str(verdict)})
+        level = logging.ERROR if verdict is Difference.OTHER else logging.INFO
+        study = pseudonym(conflict.study_uid)
+        log.log(level, "second copy judged", extra={"verdict": str(verdict), "study": study})
     return len(waiting)
 
 

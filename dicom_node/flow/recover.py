@@ -1,7 +1,7 @@
 """The start, before the port opens: nothing acknowledged is lost (G1), nothing is stuck (G2).
 
-What was acknowledged and waits in the journal is filed, work of the last run is taken back, files
-that a crash left without a row get one, half-written files go away, and files that the database
+Half-written files go away, files that a crash left without a row get one, what was acknowledged
+and waits in the journal is filed, work of the last run is taken back, and files that the database
 counts on but the disk lost are named.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dicom_node.clock import SystemClock
 from dicom_node.dicom.header import HeaderError, read_header
-from dicom_node.durable import ensure_dir, remove_temporary_files
+from dicom_node.durable import SyncBatch, ensure_dir, remove_temporary_files
 from dicom_node.flow.filing import Filing
 from dicom_node.flow.journal import JOURNAL, Journal
 from dicom_node.flow.spool import (
@@ -22,6 +22,7 @@ from dicom_node.flow.spool import (
     SPOOL,
     instance_row,
     read_stored,
+    result_folders,
     spool_files,
     study_folders,
 )
@@ -67,10 +68,12 @@ def recover(store: Store, data_dir: Path) -> RecoverReport:
         ensure_dir(data_dir / folder)
     last_s = store.last_boot_s()
     since_s = 0.0 if last_s is None else last_s - _LOOK_BACK_S
-    folders = [*study_folders(data_dir, since_s), *(data_dir / RESULTS).glob("*/")]
+    folders = [*study_folders(data_dir, since_s), *result_folders(data_dir, since_s)]
     removed = remove_temporary_files(folders)
-    filed = _file_journal(store, data_dir)
+    # what the spool holds came before what the journal still has: the first copy stays the first
     found = _restore_rows(store, data_dir, since_s)
+    filed = _file_journal(store, data_dir)
+    found.unreadable = _still_unknown(store, found.unreadable)
     boot_id = store.start_boot()  # from here on the spool counts as looked through
     taken = store.recover_after_node_death(boot_id)
     sending = store.recover_deliveries()
@@ -85,8 +88,14 @@ def recover(store: Store, data_dir: Path) -> RecoverReport:
     )  # fmt: skip
 
 
+def _still_unknown(store: Store, paths: list[str]) -> list[str]:
+    """Leave out files that the journal has written anew: a power cut had spoilt them."""
+    known = store.known_paths(paths) if paths else set()
+    return [path for path in paths if path not in known]
+
+
 def _file_journal(store: Store, data_dir: Path) -> int:
-    """File what was acknowledged and not yet filed, before the files are looked through."""
+    """File what was acknowledged and not yet filed."""
     journal = Journal(data_dir / JOURNAL)
     try:
         return Filing(store, data_dir, SystemClock(), journal).file_leftovers()
@@ -102,17 +111,17 @@ def _restore_rows(store: Store, data_dir: Path, since_s: float) -> _Findings:
     """
     known = store.paths_since(since_s - _LOOK_BACK_S)
     found = _Findings()
-    seen = set()
-    for path in spool_files(data_dir, since_s):
-        relative = str(path.relative_to(data_dir))
-        seen.add(relative)
-        if relative in known:
-            continue
+    files = {str(path.relative_to(data_dir)): path for path in spool_files(data_dir, since_s)}
+    new = {relative: path for relative, path in files.items() if relative not in known}
+    if new:
+        # a process that was killed may have left them in memory only; a row says they are safe
+        SyncBatch(data_dir / SPOOL).sync(new.values())
+    for relative, path in new.items():
         if restore_instance(store, data_dir, path):
             found.restored += 1
         else:
             found.unreadable.append(relative)
-    found.missing = sorted(name for name in known - seen if not (data_dir / name).is_file())
+    found.missing = sorted(name for name in known - files.keys() if not (data_dir / name).is_file())
     return found
 
 

@@ -221,6 +221,12 @@ def study_folders(data_dir: Path, since_s: float = 0.0) -> list[Path]:
     return [folder for folder in folders if folder.stat().st_mtime >= since_s]
 
 
+def result_folders(data_dir: Path, since_s: float = 0.0) -> list[Path]:
+    """Folders of results in which a name changed since a time (epoch seconds)."""
+    folders = (data_dir / RESULTS).glob("*/")
+    return [folder for folder in folders if folder.stat().st_mtime >= since_s]
+
+
 def spool_files(data_dir: Path, since_s: float = 0.0) -> Iterator[Path]:
     """Instance files of the spool written since a time (epoch seconds), oldest first."""
     found = []

@@ -248,7 +248,7 @@ def _summary(selection: Selection) -> SelectionSummary:
         for choice in all_of
     )
     rejected = tuple(f"{r.description or r.series_uid}: {r.reason}" for r in selection.rejected)
-    return SelectionSummary(chosen, rejected)
+    return SelectionSummary(chosen, rejected, selection.notes)
 
 
 def _text_of(choice: Chosen) -> str:

@@ -9,6 +9,7 @@ for peers.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -16,8 +17,14 @@ from dataclasses import dataclass
 
 from pynetdicom.association import Association
 
+from dicom_node.clock import SystemClock
 from dicom_node.net.limits import ServerLimits
 
+log = logging.getLogger(__name__)
+
+_CLOCK = SystemClock()  # the kernel's timeouts run on real time too
+_ABORT_S = 0.5  # for an A-ABORT to go out
+_POLL_S = 0.001
 _SMALL_BYTES = 1 << 16  # not worth adding up; of all connections together it is a few MiB
 
 
@@ -122,3 +129,62 @@ class Connections:
             most = max(holding, key=lambda one: one.held_bytes)
             most.held_bytes = 0  # what it holds is freed: nobody else has to go for it
             return most.assoc
+
+
+def end_association(assoc: Association, why: str) -> None:
+    """Abort an association and free what it takes.
+
+    In a thread of its own: an event handler may only ask for the abort, and the association would
+    keep its place until the idle timer ends it.
+    """
+    if assoc.is_established:
+        assoc.is_established = False
+        log.warning(why)
+        threading.Thread(target=_abort, args=(assoc,), name="dicom-abort", daemon=True).start()
+
+
+def _abort(assoc: Association) -> None:
+    assoc.abort(block=False)
+    deadline = _CLOCK.monotonic_s() + _ABORT_S
+    # PS3.8 9.2: idle, or the A-ABORT is out and the peer should close
+    while assoc.dul.state_machine.current_state not in ("Sta1", "Sta13"):
+        if _CLOCK.monotonic_s() > deadline:
+            break
+        _CLOCK.sleep(_POLL_S)
+    assoc.kill()
+
+
+class SharedBounds:
+    """Bounds of messages, and of what all associations hold together, for `StorageStream`.
+
+    Args:
+        connections: all of the node.
+        connection: the one that is read.
+        limits: the bounds.
+    """
+
+    def __init__(
+        self, connections: Connections, connection: Connection, limits: ServerLimits
+    ) -> None:
+        self._connections = connections
+        self._connection = connection
+        self._limits = limits
+
+    def grown(self, data_bytes: int, begun_s: float) -> None:
+        """Note the size of a message so far, begun at a monotonic time.
+
+        Raises:
+            OSError: it is too slow, or holds most where all hold too much.
+        """
+        allowed_s = self._limits.message_s + data_bytes / self._limits.least_bytes_per_s
+        if _CLOCK.monotonic_s() - begun_s > allowed_s:
+            raise OSError("message slower than allowed")
+        too_much = self._connections.hold(self._connection, data_bytes)
+        if too_much is self._connection.assoc and too_much is not None:
+            raise OSError("too much in memory at once")
+        if too_much is not None:
+            end_association(too_much, "too much in memory at once; an association ended")
+
+    def answered(self) -> None:
+        """Note that nothing is held any longer."""
+        self._connection.held_bytes = 0

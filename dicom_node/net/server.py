@@ -29,7 +29,7 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicom_node.clock import SystemClock
 from dicom_node.net.access import Refusal
-from dicom_node.net.connections import Connection, Connections
+from dicom_node.net.connections import Connection, Connections, SharedBounds, end_association
 from dicom_node.net.contexts import supported_contexts
 from dicom_node.net.library import ClosingSocket
 from dicom_node.net.limits import ServerLimits
@@ -175,34 +175,11 @@ def _bound_message(event: evt.Event, server: GuardedServer, connection: Connecti
     command_bytes = message.encoded_command_set.tell()
     allowed_s = limits.message_s + data_set_bytes / limits.least_bytes_per_s
     if command_bytes > limits.command_bytes or data_set_bytes > limits.instance_bytes:
-        _end(event.assoc, "message longer than allowed; association ended")
+        end_association(event.assoc, "message longer than allowed; association ended")
     elif now_s - guarded.message_since_s > allowed_s:
-        _end(event.assoc, "message slower than allowed; association ended")
+        end_association(event.assoc, "message slower than allowed; association ended")
     elif (too_much := server.connections.hold(connection, data_set_bytes)) is not None:
-        _end(too_much, "too much in memory at once; an association ended")
-
-
-def _end(assoc: Association, why: str) -> None:
-    """Abort an association and free what it takes.
-
-    In a thread of its own: an event handler may only ask for the abort, and the association would
-    keep its place until the idle timer ends it.
-    """
-    if assoc.is_established:
-        assoc.is_established = False
-        log.warning(why)
-        threading.Thread(target=_abort, args=(assoc,), name="dicom-abort", daemon=True).start()
-
-
-def _abort(assoc: Association) -> None:
-    assoc.abort(block=False)
-    deadline = _CLOCK.monotonic_s() + _ABORT_S
-    # PS3.8 9.2: idle, or the A-ABORT is out and the peer should close
-    while assoc.dul.state_machine.current_state not in ("Sta1", "Sta13"):
-        if _CLOCK.monotonic_s() > deadline:
-            break
-        _CLOCK.sleep(_BUSY_POLL_S)
-    assoc.kill()
+        end_association(too_much, "too much in memory at once; an association ended")
 
 
 def _forget_message(_event: evt.Event, connection: Connection) -> None:
@@ -213,36 +190,6 @@ def _forget_message(_event: evt.Event, connection: Connection) -> None:
 def keep_alive(assoc: Association) -> None:
     """Restart the idle timer. To be called when the answer to a request took its time."""
     assoc.dul._idle_timer.restart()
-
-
-class SharedBounds:
-    """Bounds of messages, and of what all associations hold together, for `StorageStream`."""
-
-    def __init__(
-        self, connections: Connections, connection: Connection, limits: ServerLimits
-    ) -> None:
-        self._connections = connections
-        self._connection = connection
-        self._limits = limits
-
-    def grown(self, data_bytes: int, begun_s: float) -> None:
-        """Note the size of a message so far, begun at a monotonic time.
-
-        Raises:
-            OSError: it is too slow, or holds most where all hold too much.
-        """
-        allowed_s = self._limits.message_s + data_bytes / self._limits.least_bytes_per_s
-        if _CLOCK.monotonic_s() - begun_s > allowed_s:
-            raise OSError("message slower than allowed")
-        too_much = self._connections.hold(self._connection, data_bytes)
-        if too_much is self._connection.assoc and too_much is not None:
-            raise OSError("too much in memory at once")
-        if too_much is not None:
-            _end(too_much, "too much in memory at once; an association ended")
-
-    def answered(self) -> None:
-        """Note that nothing is held any longer."""
-        self._connection.held_bytes = 0
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def common_remarks(request: ResultRequest) -> list[str]:
         *revision,
         *(f"Series used: {series}" for series in request.selection.chosen),
         *(f"Series not used: {series}" for series in request.selection.rejected),
+        *(f"Note: {note}." for note in request.selection.notes),
         f"Input SHA-256 {request.inputs_digest}",
         f"Settings SHA-256 {request.config_digest}",
         f"Software: {MODEL_NAME} {request.software_version}",

@@ -43,10 +43,11 @@ class NotAnalysed:
 
 @dataclass(frozen=True)
 class SelectionSummary:
-    """Which series were used, and which were not and why, as short texts."""
+    """Which series were used, which were not and why, what is odd about them, as short texts."""
 
     chosen: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dicom_node.store.deliveries import mine
 from dicom_node.store.outbox import queue_delivery, record_omissions, settle_revision
 from dicom_node.store.rows import DeliveryClaim, Destination, StaleClaim
 from dicom_node.store.schema import acceptances, deliveries, results, revisions
+from dicom_node.store.tallies import of_deliveries, tally
 from dicom_node.store.times import iso
 
 
@@ -118,6 +119,7 @@ class AcceptanceStore(Database):
             if form in _plan(db, claim.revision_id, destination).send:
                 return False
             db.execute(delete(deliveries).where(deliveries.c.id == claim.id))
+            tally(db, of_deliveries(DeliveryState.SENDING), -1)
             _adapt(db, claim.revision_id, destination, now_s)
             return True
 
@@ -149,6 +151,7 @@ def _adapt(db: Connection, revision_id: int, destination: Destination, now_s: fl
     ]
     if surplus:
         db.execute(delete(deliveries).where(deliveries.c.id.in_(surplus)))
+        tally(db, of_deliveries(DeliveryState.PENDING), -len(surplus))
     missing = [row for row in rows if row.state is None and (row.kind, row.variant) in plan.send]
     for row in missing:
         queue_delivery(db, revision_id, row.id, row.rank, destination.peer, now_s)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from dicom_node.clock import Clock
@@ -22,10 +22,23 @@ from dicom_node.domain.states import (
 )
 from dicom_node.store.engine import READ_ONLY, unusable
 from dicom_node.store.rows import StaleClaim
-from dicom_node.store.schema import deliveries, events, revisions, studies
+from dicom_node.store.schema import conflicts, deliveries, events, revisions, studies
+from dicom_node.store.tallies import (
+    STUDIES,
+    begin_tallies,
+    of_deliveries,
+    of_revisions,
+    tally,
+    write_tallies,
+)
 
 EVENTS_PER_STUDY = 500
 SENT = (DeliveryState.SENT, DeliveryState.VERIFIED)
+UNJUDGED = exists().where(
+    conflicts.c.study_id == revisions.c.study_id, conflicts.c.verdict == "unjudged"
+)
+"""Of a revision: another copy of an image of its study came, and nobody knows yet whether it
+contradicts."""
 _RELEASED: dict[str, Any] = {"owner": None, "host": None, "boot_id": None, "heartbeat_at": None}
 _DELIVERY_RELEASED: dict[str, Any] = {"owner": None, "host": None, "heartbeat_at": None}
 
@@ -43,7 +56,9 @@ class Database:
     def _write(self) -> Iterator[Connection]:
         try:
             with self._engine.begin() as connection:
+                begin_tallies(connection)
                 yield connection
+                write_tallies(connection)
         except SQLAlchemyError as error:
             raise unusable(error) from error
 
@@ -77,6 +92,7 @@ def make_study(db: Connection, study_uid: str, now_s: float) -> Row[Any]:
                         study_uid=study_uid, first_received_at=now_s, last_image_at=now_s
                     )
                 )
+            tally(db, STUDIES)
         except IntegrityError:
             pass  # another receiver was first; its row is as good
         row = find_study(db, study_uid)
@@ -108,6 +124,7 @@ def open_revision(
     ).inserted_primary_key
     if made is None:
         raise RuntimeError("the database gave no key")
+    tally(db, of_revisions(state))
     add_event(db, study_id, number, now_s, "opened", f"revision {number}")
     return db.execute(select(revisions).where(revisions.c.id == made[0])).one()
 
@@ -134,6 +151,8 @@ def change_revision(
     )
     if changed.rowcount != 1:
         raise StaleClaim
+    tally(db, of_revisions(source), -1)
+    tally(db, of_revisions(target))
     add_event(db, row.study_id, row.number, now_s, str(event), detail)
     return target
 
@@ -159,6 +178,8 @@ def change_delivery(
     )  # fmt: skip
     if changed.rowcount != 1:
         raise StaleClaim
+    tally(db, of_deliveries(source), -1)
+    tally(db, of_deliveries(target))
     return target
 
 

@@ -21,6 +21,7 @@ from dicom_node.domain.states import OPEN_REVISION_STATES, RevisionEvent, Revisi
 from dicom_node.errors import StoreError
 from dicom_node.store.base import (
     SENT,
+    UNJUDGED,
     Database,
     change_revision,
     find_study,
@@ -40,7 +41,8 @@ class ClaimStore(Database):
     def claim_ready(self, owner: str, now_s: float | None = None) -> Claim | None:
         """Take the next revision to work on, or None. The attempt is fenced by ``claim_no``.
 
-        Oldest first; what was running when the node died three times in a row comes last.
+        Oldest first; what was running when the node died three times in a row comes last. A study
+        with a second copy of an image that waits for its judgement is not begun.
         """
         now_s = self._clock.now_s() if now_s is None else now_s
         other = revisions.alias()
@@ -49,7 +51,7 @@ class ClaimStore(Database):
         query = (
             select(revisions)
             .join(studies, studies.c.id == revisions.c.study_id)
-            .where(revisions.c.state == "ready", revisions.c.run_after <= now_s, ~busy)
+            .where(revisions.c.state == "ready", revisions.c.run_after <= now_s, ~busy, ~UNJUDGED)
             .order_by(last, revisions.c.run_after, revisions.c.id)
             .limit(1)
             .with_for_update(of=studies, skip_locked=True)
@@ -74,7 +76,7 @@ class ClaimStore(Database):
     def _something_ready(self, now_s: float) -> bool:
         """Look without a write lock: an idle worker must not hold up the receiver."""
         query = select(revisions.c.id).where(
-            revisions.c.state == "ready", revisions.c.run_after <= now_s
+            revisions.c.state == "ready", revisions.c.run_after <= now_s, ~UNJUDGED
         )
         with self._read() as db:
             return db.execute(query.limit(1)).first() is not None

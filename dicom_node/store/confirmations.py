@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from dicom_node.domain.confirmation import MAX_LOSSES, Verdict, judge_failure, next_check_s
 from dicom_node.domain.states import DeliveryEvent, DeliveryState, RevisionEvent, RevisionState
@@ -90,12 +90,15 @@ class ConfirmationStore(Database):
                         commitment_id=made[0], delivery_id=row.delivery_id, claim_no=row.claim_no
                     )
                 )
-            db.execute(
-                update(deliveries)
-                .where(deliveries.c.id.in_([row.delivery_id for row in rows]))
-                .where(deliveries.c.state == DeliveryState.SENT)
-                .values(check_at=now_s + wait_s)
-            )
+            if rows:
+                # one by one: asked for a list of ids and a state, SQLite reads all that was sent
+                db.execute(
+                    update(deliveries)
+                    .where(deliveries.c.id == bindparam("asked"))
+                    .where(deliveries.c.state == DeliveryState.SENT)
+                    .values(check_at=now_s + wait_s),
+                    [{"asked": row.delivery_id} for row in rows],
+                )
 
     def drop_commitment(self, transaction_uid: str) -> None:
         """Forget a request that the destination refused or never got."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, select, update
+from sqlalchemy import Connection, Row, and_, func, select, update
 
 from dicom_node.domain.confirmation import FIRST_CHECK_S
 from dicom_node.domain.policy import LEASE_S
 from dicom_node.domain.states import DeliveryEvent, DeliveryState
-from dicom_node.store.base import Database, change_delivery, find_study, lock_study
+from dicom_node.store.base import UNJUDGED, Database, change_delivery, find_study, lock_study
 from dicom_node.store.outbox import settle_revision
 from dicom_node.store.rows import DeliveryClaim, ResultRow, StaleClaim
 from dicom_node.store.schema import deliveries, results, revisions, studies
@@ -36,6 +36,7 @@ class DeliveryStore(Database):
 
         A report is taken only with, or after, everything it refers to. Send in the order given;
         when an object meets a transient failure, give the rest back with ``delivery_retry_later``.
+        Nothing of a study is taken while a second copy of an image of it waits for its judgement.
         """
         now_s = self._clock.now_s() if now_s is None else now_s
         due = and_(
@@ -46,7 +47,7 @@ class DeliveryStore(Database):
         oldest = (
             select(revisions)
             .join(studies, studies.c.id == revisions.c.study_id)
-            .where(exists().where(deliveries.c.revision_id == revisions.c.id, due))
+            .where(revisions.c.id.in_(select(deliveries.c.revision_id).where(due)), ~UNJUDGED)
             .order_by(revisions.c.id)
             .limit(1)
             .with_for_update(of=studies, skip_locked=True)

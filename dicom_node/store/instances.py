@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from dicom_node.domain.identity import Difference, Identity, agree, same_patient
 from dicom_node.domain.reasons import Reason
@@ -22,6 +23,7 @@ from dicom_node.store.base import (
 )
 from dicom_node.store.rows import ConflictRow, IngestOutcome, InstanceRow
 from dicom_node.store.schema import conflicts, events, instances, results, studies
+from dicom_node.store.tallies import BYTES, COPIES, INSTANCES, tally
 
 
 class InstanceStore(Database):
@@ -159,13 +161,14 @@ class InstanceStore(Database):
             if verdict is Difference.OTHER:
                 hold(db, study.id, Reason.SAME_UID_OTHER_BYTES, detail, now_s)
             elif verdict is Difference.DEMOGRAPHICS:
-                _touch(db, study, now_s, image=True)
+                _touch(db, study, now_s)
 
     def adopt_demographics(self, study_uid: str) -> bool:
         """Take the corrected copies when every image of the study came again with them.
 
-        Returns whether they were taken. Images that came after the first corrected copy count if
-        they show the same patient. A study held for its identity is released by this.
+        Returns whether they were taken. Images that came after the first corrected copy, or that
+        were right from the start, count if they show the same patient. A study held for its
+        identity is released by this.
         """
         now_s = self._clock.now_s()
         with self._write() as db:
@@ -184,7 +187,7 @@ class InstanceStore(Database):
                 .where(studies.c.id == study.id)
                 .values(**{name: getattr(first, name) for name in names})
             )
-            _touch(db, study, now_s, image=True)
+            _touch(db, study, now_s)
             add_event(db, study.id, None, now_s, "demographics_changed", f"{len(newer)} images")
             last = latest_revision(db, study.id)
             if last is not None and last.state == RevisionState.HELD and (
@@ -248,6 +251,8 @@ def _add_to_study(
     if fresh:
         values = [{"study_id": study.id, **_columns(row)} for row in fresh.values()]
         db.execute(insert(instances), values)
+        tally(db, INSTANCES, len(fresh))
+        tally(db, BYTES, sum(row.size for row in fresh.values()))
         _count_in(db, study, list(fresh.values()), now_s)
     return [
         IngestOutcome.STORED
@@ -283,6 +288,7 @@ def _second_copy(db: Connection, study: Row[Any], row: InstanceRow) -> IngestOut
             issuer=row.identity.issuer, birth_date=row.identity.birth_date,
         )
     )  # fmt: skip
+    tally(db, COPIES)
     return IngestOutcome.CONFLICT
 
 
@@ -291,8 +297,10 @@ def _count_in(db: Connection, study: Row[Any], rows: Sequence[InstanceRow], now_
     images = [row for row in rows if row.role == "image"]
     if latest_revision(db, study.id) is None:
         open_revision(db, study.id, now_s)
+    values = {"instances": studies.c.instances + len(rows)}
     if images or not study.has_images:
-        _touch(db, study, now_s, image=bool(images))
+        values |= _moved(study, now_s, image=bool(images))
+    db.execute(update(studies).where(studies.c.id == study.id).values(**values))
     if not images:
         return
     known = None if study.patient_id is None else _identity(study)
@@ -321,15 +329,17 @@ def _filled(known: Identity, seen: Identity) -> Identity:
     )
 
 
-def _touch(db: Connection, study: Row[Any], now_s: float, *, image: bool) -> None:
-    db.execute(
-        update(studies)
-        .where(studies.c.id == study.id)
-        .values(
-            last_image_at=now_s, change_no=studies.c.change_no + 1, evaluate_at=None,
-            has_images=bool(study.has_images) or image,
-        )
-    )  # fmt: skip
+def _touch(db: Connection, study: Row[Any], now_s: float) -> None:
+    """Have a study looked at anew, as if an image had come."""
+    moved = _moved(study, now_s, image=True)
+    db.execute(update(studies).where(studies.c.id == study.id).values(**moved))
+
+
+def _moved(study: Row[Any], now_s: float, *, image: bool) -> dict[str, Any]:
+    return {
+        "last_image_at": now_s, "change_no": studies.c.change_no + 1, "evaluate_at": None,
+        "has_images": bool(study.has_images) or image,
+    }  # fmt: skip
 
 
 def _corrected_copies(db: Connection, study_id: int) -> dict[int, Row[Any]]:
@@ -343,7 +353,11 @@ def _corrected_copies(db: Connection, study_id: int) -> dict[int, Row[Any]]:
 
 
 def _covers(db: Connection, study_id: int, newer: dict[int, Row[Any]]) -> bool:
-    """Whether all images are corrected, or came later and show the corrected patient."""
+    """Whether all images are corrected, or are right as they came.
+
+    Right are images that came after the first correction, and those whose patient elements are
+    those of the corrections; all must show one patient.
+    """
     first_s = min(row.received_at for row in newer.values())
     seen = {_identity(row) for row in newer.values()}
     if not agree(seen):
@@ -352,8 +366,14 @@ def _covers(db: Connection, study_id: int, newer: dict[int, Row[Any]]) -> bool:
         select(instances).where(instances.c.study_id == study_id, instances.c.role == "image")
     )
     rest = [row for row in images if row.id not in newer]
-    later = all(row.received_at >= first_s for row in rest)
-    return later and agree(seen | {_identity(row) for row in rest})
+    corrected = _demographics(next(reversed(newer.values())))
+    right = all(row.received_at > first_s or _demographics(row) == corrected for row in rest)
+    return right and agree(seen | {_identity(row) for row in rest})
+
+
+def _demographics(row: Row[Any]) -> str:
+    """Digest of the patient elements of an instance, as its header has it."""
+    return str(json.loads(row.header_json)["demographics_digest"])
 
 
 def _swap(db: Connection, instance_id: int, copy: Row[Any]) -> None:
@@ -364,6 +384,7 @@ def _swap(db: Connection, instance_id: int, copy: Row[Any]) -> None:
         "issuer", "birth_date",
     )  # fmt: skip
     db.execute(delete(conflicts).where(conflicts.c.id == copy.id))
+    tally(db, BYTES, copy.size - kept.size)
     db.execute(
         update(instances)
         .where(instances.c.id == instance_id)
@@ -375,8 +396,3 @@ def _swap(db: Connection, instance_id: int, copy: Row[Any]) -> None:
             received_at=kept.received_at, **{name: getattr(kept, name) for name in names},
         )
     )  # fmt: skip
-
-
-def count_instances(db: Connection) -> int:
-    """How many instances the node holds."""
-    return db.execute(select(func.count()).select_from(instances)).scalar_one()

@@ -19,6 +19,7 @@ from dicom_node.domain.states import (
 from dicom_node.store.base import change_delivery, change_revision, reason_text
 from dicom_node.store.rows import Destination, ResultRow
 from dicom_node.store.schema import deliveries, omissions, results, revisions
+from dicom_node.store.tallies import RESULTS, of_deliveries, tally
 
 
 def add_results(
@@ -82,6 +83,7 @@ def result_id(db: Connection, revision_id: int, result: ResultRow, now_s: float)
     ).inserted_primary_key  # fmt: skip
     if made is None:
         raise RuntimeError("the database gave no key")
+    tally(db, RESULTS)
     return int(made[0])
 
 
@@ -98,6 +100,7 @@ def queue_delivery(
                 state=DeliveryState.PENDING, next_at=now_s, created_at=now_s, since=now_s,
             )
         )  # fmt: skip
+        tally(db, of_deliveries(DeliveryState.PENDING))
     elif known.state == DeliveryState.FAILED:
         change_delivery(
             db, known, DeliveryEvent.RETRY, now_s, attempts=0, next_at=now_s, created_at=now_s

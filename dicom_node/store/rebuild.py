@@ -12,6 +12,7 @@ from dicom_node.store.base import Database, add_event, make_study
 from dicom_node.store.outbox import queue_delivery, record_omissions, result_id
 from dicom_node.store.rows import ManifestDelivery, ManifestRow
 from dicom_node.store.schema import deliveries, results, revisions
+from dicom_node.store.tallies import of_deliveries, of_revisions, tally
 
 _KEPT = (
     RevisionState.ANALYSED,
@@ -50,6 +51,7 @@ class RebuildStore(Database):
                     created_at=now_s, changed_at=now_s,
                 )
             )  # fmt: skip
+            tally(db, of_revisions(row.state))
             made = db.execute(select(revisions).where(same)).one()
             for result, sent in row.results:
                 id_ = result_id(db, made.id, result, now_s)
@@ -76,7 +78,7 @@ def _restore_delivery(
     result = select(results.c.id).where(
         results.c.revision_id == revision_id, results.c.sop_instance_uid == sop_instance_uid
     )
-    db.execute(
+    changed = db.execute(
         update(deliveries)
         .where(deliveries.c.result_id.in_(result), deliveries.c.peer == sent.peer)
         .values(
@@ -84,3 +86,5 @@ def _restore_delivery(
             check_at=now_s if state is DeliveryState.SENT else None,
         )
     )  # fmt: skip
+    tally(db, of_deliveries(DeliveryState.PENDING), -changed.rowcount)
+    tally(db, of_deliveries(state), changed.rowcount)

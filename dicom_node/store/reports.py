@@ -13,7 +13,6 @@ from dicom_node.store.engine import quick_check
 from dicom_node.store.rows import ManifestDelivery, ManifestRow, OmissionRow
 from dicom_node.store.schema import (
     audit_state,
-    conflicts,
     deliveries,
     events,
     instances,
@@ -21,6 +20,16 @@ from dicom_node.store.schema import (
     results,
     revisions,
     studies,
+)
+from dicom_node.store.tallies import (
+    BYTES,
+    COPIES,
+    INSTANCES,
+    RESULTS,
+    STUDIES,
+    of_deliveries,
+    of_revisions,
+    read_tallies,
 )
 from dicom_node.store.times import iso
 
@@ -85,13 +94,7 @@ class ReportStore(Database):
         pending = deliveries.c.state.in_(("pending", "sending"))
         waits: dict[str, float | None] = {}
         with self._read() as db:
-            held = {
-                "studies": _count(db, studies), "instances": _count(db, instances),
-                "copies_aside": _count(db, conflicts), "results": _count(db, results),
-                "bytes": int(db.execute(select(func.sum(instances.c.size))).scalar_one() or 0),
-            }  # fmt: skip
-            by_revision = _by_state(db, revisions, list(RevisionState))
-            by_delivery = _by_state(db, deliveries, list(DeliveryState))
+            total = read_tallies(db)
             trail = db.execute(select(audit_state)).one()
             for name, table, condition in (
                 ("revision", revisions, unfinished), ("delivery", deliveries, pending),
@@ -101,8 +104,14 @@ class ReportStore(Database):
                 ).scalar_one()
                 waits[name] = None if oldest is None else round(max(0.0, now_s - oldest), 1)
         return {
-            "time": iso(now_s), "held": held, "revisions": by_revision,
-            "deliveries": by_delivery, "oldest_unfinished_s": waits,
+            "time": iso(now_s),
+            "held": {
+                "studies": total[STUDIES], "instances": total[INSTANCES],
+                "copies_aside": total[COPIES], "results": total[RESULTS], "bytes": total[BYTES],
+            },
+            "revisions": {str(state): total[of_revisions(state)] for state in RevisionState},
+            "deliveries": {str(state): total[of_deliveries(state)] for state in DeliveryState},
+            "oldest_unfinished_s": waits,
             "audit": {
                 "records": trail.head_id, "not_forwarded": trail.head_id - trail.forwarded_id,
             },
@@ -112,7 +121,7 @@ class ReportStore(Database):
     def manifests_due(self, limit: int = 20) -> list[ManifestRow]:
         """Revisions that changed since their manifest was written."""
         query = select(revisions.c.id).where(
-            revisions.c.manifest_due.is_(True), revisions.c.result_folder.is_not(None)
+            revisions.c.manifest_due, revisions.c.result_folder.is_not(None)
         )
         with self._read() as db:
             return [manifest_row(db, found) for found in db.execute(query.limit(limit)).scalars()]
@@ -168,15 +177,9 @@ def manifest_row(db: Connection, revision_id: int) -> ManifestRow:
 
 
 def _studies(db: Connection, study_uid: str | None, limit: int | None) -> list[dict[str, Any]]:
-    counted = (
-        select(instances.c.study_id, func.count().label("instances"))
-        .group_by(instances.c.study_id)
-        .subquery()
-    )
     query = (
-        select(revisions, studies.c.study_uid, studies.c.first_received_at, counted.c.instances)
+        select(revisions, studies.c.study_uid, studies.c.first_received_at, studies.c.instances)
         .join(studies, studies.c.id == revisions.c.study_id)
-        .outerjoin(counted, counted.c.study_id == studies.c.id)
         .order_by(revisions.c.id.desc())
         .limit(limit)
     )
@@ -188,7 +191,7 @@ def _studies(db: Connection, study_uid: str | None, limit: int | None) -> list[d
     return [
         {
             "study_uid": row.study_uid, "revision": row.number, "state": row.state,
-            "reason": row.reason, "message": row.message, "instances": row.instances or 0,
+            "reason": row.reason, "message": row.message, "instances": row.instances,
             "received_at": iso(row.first_received_at), "changed_at": iso(row.changed_at),
             "attempts": row.attempts, "results": _shown(made.get(row.id, [])),
             "left_out": missing.get(row.id, []),
@@ -244,10 +247,3 @@ def _omissions(db: Connection, revision_ids: list[int]) -> dict[int, list[dict[s
 
 def _count(db: Connection, table: Any) -> int:
     return int(db.execute(select(func.count()).select_from(table)).scalar_one())
-
-
-def _by_state(db: Connection, table: Any, states: list[Any]) -> dict[str, int]:
-    counted = {str(state): 0 for state in states}
-    query = select(table.c.state, func.count()).group_by(table.c.state)
-    counted.update((row[0], row[1]) for row in db.execute(query))
-    return counted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import select, true, update
 
 from dicom_node.domain.policy import BACKOFF_CAP_S, LEASE_S
 from dicom_node.store.base import Database
@@ -22,18 +22,23 @@ class ScheduleStore(Database):
         were changed.
         """
         now_s = self._clock.now_s()
+        ready, running = (revisions.c.state == state for state in ("ready", "running"))
+        pending, sending = (deliveries.c.state == state for state in ("pending", "sending"))
+        check_s = max(longest_check_s, BACKOFF_CAP_S)
+        # the last says which rows a time of theirs can still hold up: what is done is not looked at
         limits = (
-            (studies.c.last_image_at, _SKEW_S),
-            (studies.c.evaluate_at, patience_s + _SKEW_S),
-            (revisions.c.run_after, LEASE_S),
-            (revisions.c.heartbeat_at, _SKEW_S),
-            (deliveries.c.next_at, BACKOFF_CAP_S + _SKEW_S),
-            (deliveries.c.created_at, _SKEW_S),
-            (deliveries.c.heartbeat_at, _SKEW_S),
-            (deliveries.c.check_at, max(longest_check_s, BACKOFF_CAP_S) + _SKEW_S),
-            (pledges.c.next_at, BACKOFF_CAP_S + _SKEW_S),
+            (studies.c.last_image_at, _SKEW_S, studies.c.change_no > studies.c.evaluated_no),
+            (studies.c.last_image_at, _SKEW_S, studies.c.evaluate_at > 0),
+            (studies.c.evaluate_at, patience_s + _SKEW_S, true()),
+            (revisions.c.run_after, LEASE_S, ready),
+            (revisions.c.heartbeat_at, _SKEW_S, running),
+            (deliveries.c.next_at, BACKOFF_CAP_S + _SKEW_S, pending),
+            (deliveries.c.created_at, _SKEW_S, pending),
+            (deliveries.c.heartbeat_at, _SKEW_S, sending),
+            (deliveries.c.check_at, check_s + _SKEW_S, deliveries.c.check_at.is_not(None)),
+            (pledges.c.next_at, BACKOFF_CAP_S + _SKEW_S, pledges.c.state == "pending"),
         )
-        late = [(column, column > now_s + ahead_s) for column, ahead_s in limits]
+        late = [(column, (column > now_s + ahead_s) & rows) for column, ahead_s, rows in limits]
         with self._read() as db:  # an idle look must not hold up the receiver
             found = [
                 (column, condition)

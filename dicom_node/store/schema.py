@@ -6,6 +6,7 @@ Times are seconds since 1970-01-01 UTC. Paths are relative to the data folder.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -56,6 +57,11 @@ def _refers(column: str, table: str) -> Column[int]:
     return Column(column, _Id, ForeignKey(f"{table}.id"), nullable=False)
 
 
+def _only(condition: str, postgresql: str | None = None) -> dict[str, Any]:
+    """Limit an index to the rows of a condition."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(postgresql or condition)}
+
+
 node = Table(
     "node",
     metadata,
@@ -86,14 +92,11 @@ studies = Table(
     Column("evaluated_no", BigInteger, nullable=False, default=0),
     Column("evaluate_at", Double),
     Column("has_images", Boolean, nullable=False, default=False),
+    Column("instances", BigInteger, nullable=False, server_default="0"),
     Column("patient_id", Text),
     Column("issuer", Text),
     Column("birth_date", Text),
-    Index(
-        "ix_studies_changed", "last_image_at",
-        sqlite_where=text("change_no > evaluated_no"),
-        postgresql_where=text("change_no > evaluated_no"),
-    ),
+    Index("ix_studies_changed", "last_image_at", **_only("change_no > evaluated_no")),
     Index("ix_studies_evaluate_at", "evaluate_at"),
 )  # fmt: skip
 
@@ -121,6 +124,7 @@ instances = Table(
     UniqueConstraint("study_id", "sop_instance_uid"),
     # a commitment request names instances without their study (PS3.4 J.3.2)
     Index("ix_instances_sop_instance_uid", "sop_instance_uid"),
+    Index("ix_instances_received_at", "received_at"),
     CheckConstraint(_one_of("role", ("image", "other")), name="role"),
 )
 
@@ -150,6 +154,7 @@ conflicts = Table(
     ),
     Index("ix_conflicts_verdict", "verdict", "id"),
     Index("ix_conflicts_study_id", "study_id"),
+    Index("ix_conflicts_received_at", "received_at"),
 )  # fmt: skip
 
 revisions = Table(
@@ -191,14 +196,11 @@ revisions = Table(
     CheckConstraint("attempts >= 0 AND attempts <= 3", name="attempts"),
     Index(
         "uq_revisions_open", "study_id", unique=True,
-        sqlite_where=text(_one_of("state", OPEN_REVISION_STATES)),
-        postgresql_where=text(_one_of("state", OPEN_REVISION_STATES)),
+        **_only(_one_of("state", OPEN_REVISION_STATES)),
     ),
-    Index(
-        "uq_revisions_running", "study_id", unique=True,
-        sqlite_where=text("state = 'running'"), postgresql_where=text("state = 'running'"),
-    ),
+    Index("uq_revisions_running", "study_id", unique=True, **_only("state = 'running'")),
     Index("ix_revisions_state", "state", "run_after"),
+    Index("ix_revisions_manifest_due", "manifest_due", **_only("manifest_due = 1", "manifest_due")),
 )  # fmt: skip
 
 results = Table(
@@ -249,11 +251,8 @@ deliveries = Table(
     CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owned"),
     CheckConstraint("state NOT IN ('sent', 'verified') OR sent_at IS NOT NULL", name="sent"),
     Index("ix_deliveries_due", "state", "peer", "next_at"),
-    Index("ix_deliveries_revision_id", "revision_id"),
-    Index(
-        "ix_deliveries_check_at", "check_at",
-        sqlite_where=text("check_at IS NOT NULL"), postgresql_where=text("check_at IS NOT NULL"),
-    ),
+    Index("ix_deliveries_revision_id", "revision_id", "peer", "state"),
+    Index("ix_deliveries_check_at", "peer", "check_at", **_only("check_at IS NOT NULL")),
 )  # fmt: skip
 """``check_at``: when to ask next whether the destination keeps what was sent; ``checks``: how often
 it was asked since the object was sent; ``losses``: how often it did not keep it;
@@ -297,6 +296,7 @@ pledges = Table(
     UniqueConstraint("peer", "transaction_uid"),
     CheckConstraint(_one_of("state", ("pending", "answered", "failed")), name="state"),
     Index("ix_pledges_due", "state", "next_at"),
+    Index("ix_pledges_requested_at", "requested_at"),
 )
 """Storage commitment that peers asked of this node."""
 

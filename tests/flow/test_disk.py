@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +17,13 @@ import pytest
 
 from dicom_node import durable
 from dicom_node.clock import ManualClock
-from dicom_node.errors import StoreError
+from dicom_node.domain.reasons import Reason
+from dicom_node.errors import InputProblem, StoreError
+from dicom_node.flow.ingest import Ingest
 from dicom_node.flow.recover import recover
-from dicom_node.flow.spool import verify
-from tests.flow.conftest import Node, mr_image
+from dicom_node.flow.spool import read_stored, verify
+from dicom_node.model_child import _loader
+from tests.flow.conftest import SMALL, STUDY, Node, mr_image
 
 
 class Failing:
@@ -117,3 +121,58 @@ def test_G1_R3_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path) -> N
         verify(node.data_dir, row)
     node.ingest.stop()
     node.store.close()
+
+
+def test_G1_R4_a_read_only_disk_refuses_and_recovers_by_itself(small_disk: Path) -> None:
+    node = Node(small_disk / "data", ManualClock())
+    assert node.send(mr_image()).status == 0
+    assert node.receive(mr_image(index=1)).status == 0  # acknowledged, not yet filed
+    # the kernel leaves a disk writable beneath files that are open for writing
+    node.ingest._journal.close()
+    node.store.close()
+    remount(small_disk, "ro")
+    try:
+        node.ingest = Ingest(node.store, node.data_dir, node.clock, SMALL)
+        with pytest.raises(StoreError):
+            node.ingest.start()
+        assert node.receive(mr_image(index=2)).status == 0xA700
+        assert len(node.store.instances_of(STUDY)) == 1
+        node.store.close()
+    finally:
+        remount(small_disk, "rw")
+    node.ingest.start()
+    assert node.receive(mr_image(index=2)).status == 0
+    node.ingest.stop()
+    rows = node.store.instances_of(STUDY)
+    assert [row.sop_instance_uid for row in rows] == [
+        mr_image(index=index).SOPInstanceUID for index in range(3)
+    ]
+    for row in rows:
+        verify(node.data_dir, row)
+    node.store.close()
+
+
+def remount(folder: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+
+
+def test_R5_a_flipped_byte_in_each_of_1000_files_is_found_at_the_claim(node: Node) -> None:
+    dice = random.Random(20210812)
+    for study in range(10):
+        for index in range(100):
+            image = mr_image(index=index, study=f"1.2.3.{study}", PixelData=bytes(64))
+            assert node.receive(image).status == 0
+    node.ingest.file_pending()
+    rows = [row for study in range(10) for row in node.store.instances_of(f"1.2.3.{study}")]
+    found = 0
+    for row in rows:
+        path = node.data_dir / row.path
+        data = bytearray(path.read_bytes())
+        files = {row.sop_instance_uid: {"path": str(path), "sha256": row.dataset_digest}}
+        assert _loader(files)(row.sop_instance_uid) == data
+        data[dice.randrange(read_stored(path).dataset_offset, len(data))] ^= 1 << dice.randrange(8)
+        path.write_bytes(data)
+        with pytest.raises(InputProblem) as caught:
+            _loader(files)(row.sop_instance_uid)
+        found += caught.value.reason is Reason.HASH_MISMATCH
+    assert found == len(rows) == 1000

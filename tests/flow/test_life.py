@@ -37,6 +37,7 @@ from dicom_node.store.rows import (
     StaleClaim,
 )
 from dicom_node.store.store import Store
+from tests.store.life import counted, told
 
 STUDY = "1.2.3"
 QUIET_S, PATIENCE_S, GIVE_UP_S = 10.0, 1800.0, 72 * 3600.0
@@ -90,6 +91,7 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.settle()
+            assert told(self.store) == counted(self.store)
             self.store.close()
             shutil.rmtree(self.folder)
 

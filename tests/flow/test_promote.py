@@ -181,12 +181,13 @@ def test_a_corrected_copy_of_all_images_releases_a_held_study(node: Node) -> Non
     node.send_all(complete())
     node.send(mr_image("sag", PatientID="P2"))
     assert node.state()[1] == "held"
+    node.clock.advance(60)
     for image in complete():
         image.PatientID = "P2"
         assert node.send(image).status == 0
     node.send(mr_image("sag", PatientID="P2"))
     wait(node, 1)
-    wait(node, 10)
+    wait(node, 11)
     # the sagittal image came before the corrections and already shows the right patient
     assert node.state() == (1, "ready", None)
 

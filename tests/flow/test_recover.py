@@ -11,6 +11,7 @@ import pytest
 from dicom_node.config import PeerConfig
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
+from dicom_node.durable import SyncBatch
 from dicom_node.errors import ConfigError, StoreError
 from dicom_node.flow.outbox import results_folder
 from dicom_node.flow.peers import (
@@ -23,6 +24,7 @@ from dicom_node.flow.peers import (
 )
 from dicom_node.flow.rebuild import rebuild_database
 from dicom_node.flow.recover import recover
+from dicom_node.flow.spool import spool_files, verify
 from dicom_node.store.rows import Destination, ResultRow
 from dicom_node.store.store import Store
 from tests.flow.conftest import ADC, STUDY, T2W, Node, mr_image, series
@@ -107,6 +109,87 @@ def test_G1_the_images_come_back_without_the_database(node: Node) -> None:
     assert rows[0].calling_ae == "MR1"
     node.evaluate()
     assert node.state() == (1, "held", "same_uid_other_bytes")
+
+
+def test_G1_what_waits_in_the_journal_comes_back_without_the_database(node: Node) -> None:
+    node.send_all(series(T2W))
+    for image in series(ADC):
+        assert node.receive(image).status == 0  # acknowledged, not yet filed
+    node.ingest._journal.close()
+    node.store.close()
+    report = rebuild_database(node.config, node.clock)
+    assert (report["instances_restored"], report["instances_filed"]) == (20, 20)
+    node.open()
+    rows = node.store.instances_of(STUDY)
+    assert len(rows) == 40
+    for row in rows:
+        verify(node.data_dir, row)
+    node.clock.advance(11)
+    node.evaluate()
+    assert node.state() == (1, "ready", None)
+
+
+def test_R14_the_first_copy_stays_the_first_without_the_database(node: Node) -> None:
+    node.send(mr_image())
+    (first,) = node.store.instances_of(STUDY)
+    assert node.receive(mr_image(PixelData=b"\1\0" * 10_000)).status == 0
+    node.ingest._journal.close()
+    node.store.close()
+    rebuild_database(node.config, node.clock)
+    node.open()
+    (kept,) = node.store.instances_of(STUDY)
+    assert (kept.path, kept.dataset_digest) == (first.path, first.dataset_digest)
+    assert len(node.store.conflicts_of(STUDY)) == 1
+
+
+def test_G1_files_that_a_power_cut_spoilt_are_written_anew_from_the_journal(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(3):
+        node.receive(mr_image(index=index))
+    with monkeypatch.context() as patch, pytest.raises(StoreError):
+        patch.setattr(SyncBatch, "sync", _fails)
+        node.ingest.file_pending()
+    files = list(spool_files(node.data_dir))
+    assert len(files) == 3
+    for path in files:
+        path.write_bytes(bytes(100))  # named, but the bytes never reached the disk
+    node.ingest._journal.close()
+    report = recover(node.store, node.data_dir)
+    assert (report.instances_filed, report.files_unreadable) == (3, 0)
+    rows = node.store.instances_of(STUDY)
+    assert len(rows) == 3
+    for row in rows:
+        verify(node.data_dir, row)
+
+
+def _fails(*_: object) -> None:
+    raise StoreError("the disk refused")
+
+
+def test_G1_files_without_a_row_are_synced_before_they_get_one(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.send_all(series(T2W)[:3])
+    calls: list[str] = []
+    fresh = Store(f"sqlite:///{node.data_dir}/fresh.sqlite3", clock=node.clock, create=True)
+    real_sync, real_add = SyncBatch.sync, fresh.add_instance
+    monkeypatch.setattr(SyncBatch, "sync", lambda *a: (calls.append("sync"), real_sync(*a))[1])
+    monkeypatch.setattr(fresh, "add_instance", lambda row: (calls.append("row"), real_add(row))[1])
+    assert recover(fresh, node.data_dir).instances_restored == 3
+    assert calls == ["sync", "row", "row", "row"]
+    fresh.close()
+
+
+def test_the_janitor_clears_what_writes_that_were_cut_short_left(node: Node) -> None:
+    finish(node, send=2)
+    results = node.data_dir / results_folder(STUDY, 1)
+    spool = (node.data_dir / node.store.instances_of(STUDY)[0].path).parent
+    for folder in (results, spool):
+        (folder / ".x.0.part").write_bytes(b"half")
+    assert recover(node.store, node.data_dir).temporary_files_removed == 2
+    assert (results / "manifest.json").is_file()
+    assert list(node.data_dir.rglob("*.part")) == []
 
 
 def test_G3_what_was_sent_is_not_sent_again_without_the_database(node: Node) -> None:

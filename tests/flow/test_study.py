@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.dicom.header import read_header
 from dicom_node.dicom.part10 import dataset_sha256
-from dicom_node.flow.study import StudyJob, _Images
+from dicom_node.dicom.select import select
+from dicom_node.flow.study import StudyJob, _Images, _summary
 from dicom_node.model_child import answer
+from dicom_node.results.build import build_results
 from dicom_node.results.encode import copied_element
 from dicom_node.results.sr import draft_report
 from dicom_node.results.uids import Draft
+from tests.flow.conftest import ADC, STUDY, T2W, encoded, series
 from tests.results import result_cases as cases
 
 
@@ -73,3 +79,48 @@ def test_what_the_gate_stops_is_held_and_nothing_is_written(
     assert held["message"].count("did not pass the checks") == 1
     assert "reads as if it had a result" in held["message"]
     assert not (tmp_path / "held").exists()
+
+
+def test_R5_a_study_whose_bytes_changed_on_the_disk_is_held_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any) -> Any:
+        raise AssertionError("the weights are not needed")
+
+    monkeypatch.setattr("dicom_node.model_child._release", load)
+    headers, files = [], {}
+    for place, image in enumerate(series(T2W) + series(ADC)):
+        path = tmp_path / f"{place}.dcm"
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        pydicom.dcmwrite(path, image, enforce_file_format=True)
+        headers.append(read_header(path).to_json())
+        digest = dataset_sha256(path.read_bytes())
+        files[str(image.SOPInstanceUID)] = {"path": str(path), "sha256": digest}
+    changed = tmp_path / "7.dcm"
+    data = bytearray(changed.read_bytes())
+    data[-9] ^= 1
+    changed.write_bytes(data)
+    held = answer(
+        {
+            "study_uid": STUDY, "headers": headers, "revision": 1, "files": files,
+            "earlier": [], "variants": False, "content_time": "2026-01-02T03:04:05+00:00",
+            "config_digest": "c" * 64, "installation_id": "test", "kinds": ["sr"],
+            "out": str(tmp_path / "out"), "verdict": None, "release": "", "device": "cpu",
+            "precision": "fp32",
+        }
+    )  # fmt: skip
+    assert (held["outcome"], held["reason"]) == ("held", "hash_mismatch")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_differs_between_images_is_said_in_the_report() -> None:
+    images = series(T2W) + series(ADC)
+    images[3].PatientName = "Other^Spelling"
+    headers = [read_header(encoded(image), ExplicitVRLittleEndian) for image in images]
+    summary = _summary(select(headers))
+    assert "Patient's Name differs between images" in summary.notes
+    request = cases.stack_request(cases.stack(slices=4, rows=40, columns=40), lesion=False)
+    request = replace(request, selection=summary, kinds=frozenset({"sr"}))
+    (report,) = build_results(request)
+    assert b"Note: Patient's Name differs between images." in report.data
