@@ -250,6 +250,7 @@ def test_R16_studies_that_come_interleaved_are_told_apart_by_uid_alone(
 # R17
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, on what the corpus gets wrong
 @pytest.mark.parametrize("name", sorted(CHARACTER_SETS))
 def test_R17_names_are_stored_as_received_whatever_their_character_set(
     node: Node, name: str
