@@ -186,6 +186,16 @@ def test_another_class_than_the_command_names_is_refused(node: Node) -> None:
     assert answer.status == 0xA900
 
 
+def test_a_class_that_is_no_uid_is_refused_though_the_command_names_it_too(node: Node) -> None:
+    image = mr_image()
+    data = encoded(image).replace(MR.encode(), b"1.2.840.10008\0.5.1.4.1.4")
+    answer = node.ingest.accept(
+        dataset_bytes=data, transfer_syntax_uid=ExplicitVRLittleEndian,
+        sop_class_uid="1.2.840.10008\0.5.1.4.1.4", sop_instance_uid=image.SOPInstanceUID,
+    )  # fmt: skip
+    assert (answer.status, files(node)) == (0xC000, [])
+
+
 def test_what_is_no_data_set_is_refused(node: Node) -> None:
     for data in (b"", b"junk" * 100, encoded(mr_image())[:300], os.urandom(2000)):
         answer = node.ingest.accept(

@@ -24,10 +24,14 @@ class _Errors(logging.Handler):
 def no_errors_logged() -> Iterator[None]:
     """Fail where the product logged an error; warnings, one for each hostile case, are not kept."""
     product, errors = logging.getLogger("dicom_node"), _Errors()
-    level = product.level
+    libraries = [logging.getLogger(name) for name in ("pydicom", "pynetdicom")]
+    before = [(logger, logger.level) for logger in (product, *libraries)]
     product.setLevel(logging.ERROR)
     product.addHandler(errors)
+    for logger in libraries:
+        logger.setLevel(logging.CRITICAL + 1)
     yield
     product.removeHandler(errors)
-    product.setLevel(level)
+    for logger, level in before:
+        logger.setLevel(level)
     assert errors.records == []
