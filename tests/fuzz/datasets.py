@@ -32,8 +32,8 @@ _TEXTS = (
 )  # fmt: skip
 _CHARSETS = (
     b"", b"ISO_IR 192", b"ISO 2022 IR 87", b"\\ISO 2022 IR 149", b"GB18030", b"ISO_IR 13", b"utf-8",
-    b"ISO 2022 IR 6\\ISO 2022 IR 87\\ISO 2022 IR 159", b"nonsense", b"\0", b"ISO_IR 100\\ISO_IR 192",
-    b"\\\\\\", b"rot13", b"idna", b"unicode_escape", b"hex", b"../x",
+    b"ISO 2022 IR 6\\ISO 2022 IR 87\\ISO 2022 IR 159", b"nonsense", b"\0",
+    b"ISO_IR 100\\ISO_IR 192", b"\\\\\\", b"rot13", b"idna", b"unicode_escape", b"hex", b"../x",
 )  # fmt: skip
 _UIDS = (
     b"", b".", b"..", b"../../../etc/x", b"1.2.3\0\0", b"1" * 65, b"1.2/3", b"\xff\xff", b"1.2 3",
