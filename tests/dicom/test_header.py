@@ -246,7 +246,7 @@ def in_character_set(charset: bytes, tag: int, text: bytes) -> bytes:
 @pytest.mark.parametrize("charset", [b"unicode_escape", b"raw_unicode_escape", b"utf_7", b"utf_16"])
 @pytest.mark.parametrize("name", [b"\\ud800\xe9", b"\x80-ab"])
 def test_codecs_that_are_no_character_set_of_dicom_are_not_run(charset: bytes, name: bytes) -> None:
-    """They could make text that no database stores; it would stand in the way of all that follow."""
+    """They could make text that no database stores; it would stand in the way of others."""
     header = read_header(in_character_set(charset, 0x00100020, name), SYNTAXES[0])
     assert header.patient_id == name.decode("latin-1")
 

@@ -26,14 +26,15 @@ _GEOMETRY = (
     b"-1\\0\\0\\0\\-1\\0", b"0\\0\\0\\0\\0\\1", b"1\\1\\1\\1\\1\\1",
 )  # fmt: skip
 _TEXTS = (
-    b"", b"\\ud800\xe9", b"\\udfff\x80", b"\0", b"a\0b", b"\xff" * 9, b"\x1b$B\x33", b"\x1b(J\x1b$)C\xb0\xa1", b"\xed\xa0\x80",
-    b"\xf0\x9f\x92\xa9", b"\\" * 2000, b"x" * 70_000, b"\r\n\t", b"%s%n", b"'; drop table x; --",
-    b"\xc3", b"\x80\x81\x82", b"{\"a\": NaN}",
+    b"", b"\\ud800\xe9", b"\\udfff\x80", b"\0", b"a\0b", b"\xff" * 9, b"\x1b$B\x33",
+    b"\x1b(J\x1b$)C\xb0\xa1", b"\xed\xa0\x80", b"\xf0\x9f\x92\xa9", b"\\" * 2000, b"x" * 70_000,
+    b"\r\n\t", b"%s%n", b"'; drop table x; --", b"\xc3", b"\x80\x81\x82", b'{"a": NaN}',
 )  # fmt: skip
 _CHARSETS = (
-    b"", b"ISO_IR 192", b"ISO 2022 IR 87", b"\\ISO 2022 IR 149", b"GB18030", b"ISO_IR 13", b"utf-8",
-    b"ISO 2022 IR 6\\ISO 2022 IR 87\\ISO 2022 IR 159", b"nonsense", b"\0",
-    b"ISO_IR 100\\ISO_IR 192", b"\\\\\\", b"rot13", b"idna", b"utf_7", b"punycode", b"unicode_escape", b"hex", b"../x",
+    b"", b"ISO_IR 192", b"ISO 2022 IR 87", b"\\ISO 2022 IR 149", b"GB18030", b"ISO_IR 13",
+    b"ISO 2022 IR 6\\ISO 2022 IR 87\\ISO 2022 IR 159", b"nonsense", b"\0", b"utf-8",
+    b"ISO_IR 100\\ISO_IR 192", b"\\\\\\", b"rot13", b"idna", b"utf_7", b"punycode",
+    b"unicode_escape", b"hex", b"../x",
 )  # fmt: skip
 _UIDS = (
     b"", b".", b"..", b"../../../etc/x", b"1.2.3\0\0", b"1" * 65, b"1.2/3", b"\xff\xff", b"1.2 3",
