@@ -24,7 +24,6 @@ from pydicom.uid import ImplicitVRLittleEndian
 from dicom_node import durable
 from dicom_node.clock import SystemClock
 from dicom_node.flow.recover import recover
-from dicom_node.net.standin import dataset_bytes
 from dicom_node.store.store import Store
 from tests.flow.conftest import encoded, mr_image
 from tests.fuzz.campaign import Campaign
@@ -60,7 +59,7 @@ class Sender:
     """Sends new instances one after the other; remembers what was acknowledged."""
 
     def __init__(self, number: int, name: str, chance: random.Random) -> None:
-        self.study = f"1.2.{number:02d}.{name:0>9}"
+        self.study = f"1.2.{number + 10}.1{name:0>8}"
         self.acknowledged: list[str] = []
         self.broken: list[Exception] = []
         self._chance = chance
@@ -85,7 +84,8 @@ class Sender:
         uid = self._again
         if not uid or self._chance.random() < 0.5:
             self._count += 1
-            uid = f"1.2.3.{self._chance.randrange(10**12):012d}.{self._count:013d}"
+            number = self._chance.randrange(10**11, 10**12)
+            uid = f"1.2.3.{number}.{10**12 + self._count}"
         self._again = uid
         data = instance(self.study, uid)
         wire.send(store_rq(uid.encode()))
@@ -147,6 +147,12 @@ def kill_again_and_again(
     return senders, moments
 
 
+def data_set_in(path: Path) -> bytes:
+    """The data set of a Part 10 file: behind the meta information, whose length it tells first."""
+    data = path.read_bytes()
+    return data[144 + int.from_bytes(data[140:144], "little") :]
+
+
 def what_is_wrong(data_dir: Path, senders: list[Sender]) -> list[str]:
     """After a recovery: compare what is kept with what was sent, byte by byte."""
     database = data_dir / "node.sqlite3"
@@ -165,7 +171,7 @@ def what_is_wrong(data_dir: Path, senders: list[Sender]) -> list[str]:
         found += [
             f"{uid} has other bytes"
             for uid, path in kept.items()
-            if dataset_bytes(data_dir / path) != instance(sender.study, uid)
+            if data_set_in(data_dir / path) != instance(sender.study, uid)
         ]
     store.close()
     found += [f"left over: {path.name}" for path in data_dir.rglob(f"*{durable.TEMP_SUFFIX}")]

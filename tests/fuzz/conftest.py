@@ -7,6 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.net.conftest import open_port
+
+__all__ = ["no_errors_logged", "open_port"]
+
 _KEPT = 20
 
 
