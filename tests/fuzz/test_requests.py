@@ -26,7 +26,7 @@ pytestmark = pytest.mark.fuzz
 QUICK, WHOLE = 60, 600
 AT_ONCE = 6
 LIMITS = ServerLimits(associate_s=2, pdu_s=2, idle_s=2, message_s=4)
-HUNG_S, ECHO_S = 30.0, 5.0
+HUNG_S, ECHO_S = 60.0, 5.0
 ANSWERS = {0: "closed", 2: "accepted", 3: "rejected", 7: "aborted"}
 
 
@@ -42,7 +42,10 @@ def hostile_request(chance: random.Random) -> bytes:
 
 
 def talk(port: int, chance: random.Random) -> str:
-    """Send a request; behind an acceptance, PDUs. Returns how the port answered the request."""
+    """Send a request; behind an acceptance, PDUs. Returns how the port answered the request.
+
+    Half of the peers then keep the connection as long as the port lets them.
+    """
     with Wire(port) as wire:
         wire.socket.settimeout(HUNG_S)
         try:
@@ -54,8 +57,8 @@ def talk(port: int, chance: random.Random) -> str:
             kind = 0
         if chance.random() < 0.5:
             wire.reset()
-        else:
-            wire.closed_within(HUNG_S)
+        elif not wire.closed_within(HUNG_S):
+            return "kept open"
     return ANSWERS.get(kind, f"PDU {kind}")
 
 
@@ -70,18 +73,17 @@ def run(open_port: OpenPortWith, count: int) -> None:
         before = threading.active_count()
         with bounded_growth(campaign, 16):
             for block in campaign.blocks():
-                begun_s = time.monotonic()
-                told = pool.map(lambda n: talk(node.port, campaign.chance(n)), block)
+                told = list(pool.map(lambda n: talk(node.port, campaign.chance(n)), block))
                 answers.update(told)
-                if time.monotonic() - begun_s > HUNG_S * 2:
-                    campaign.fail(block.start, "took too long")
+                for number, answer in zip(block, told, strict=True):
+                    if answer not in ANSWERS.values():
+                        campaign.fail(number, answer)
                 node.ingest.received.clear()
             _is_as_before(node)
     if threading.active_count() > before:
         campaign.fail(count, "threads are left")
     print(f"\nanswers: {dict(answers)}")
     campaign.finish()
-    assert set(answers) <= set(ANSWERS.values())
     assert count < QUICK or {"accepted", "rejected", "aborted"} <= set(answers)
 
 
