@@ -32,7 +32,7 @@ from tests.fuzz.campaign import Campaign
 from tests.net.conftest import peer, wait_for, write_instance
 from tests.net.test_deliver import Outbox
 
-COUNT = int(os.environ.get("FAULT_NETWORK", "30"))
+COUNT = int(os.environ.get("FAULT_NETWORK", "15"))
 PORT_LIMITS = ServerLimits(pdu_s=2, idle_s=2, associate_s=2, message_s=4)
 SENDER_LIMITS = SenderLimits(connect_s=2, associate_s=2, answer_s=2, stall_s=2)
 CASE_S, ECHO_S = 60.0, 1.0

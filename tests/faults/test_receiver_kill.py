@@ -30,7 +30,7 @@ from tests.fuzz.campaign import Campaign
 from tests.net.wire import Wire, pdata, status_of, store_rq
 from tests.running import ForkedReceiver
 
-KILLS = int(os.environ.get("FAULT_RECEIVER_KILLS", "60"))
+KILLS = int(os.environ.get("FAULT_RECEIVER_KILLS", "40"))
 ROUND = 250
 SENDERS = 3
 # of those that come while the receiver serves, and of those that come while it starts

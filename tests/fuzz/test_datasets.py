@@ -43,7 +43,7 @@ from tests.fuzz.conversations import cut, flip, insert
 from tests.fuzz.datasets import MUTATIONS, Tree, decode
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore::UserWarning")]
-QUICK, WHOLE = 200, 4000
+QUICK, WHOLE = 200, 1500
 BLOCK = 100
 ROOM_BYTES = 2**30
 REFUSED = {0x0117, 0xA900, 0xC000}

@@ -15,7 +15,7 @@ from tests.flow.test_life import Life
 from tests.fuzz.campaign import LINES, SEED, Line, count_of
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.slow]
-WHOLE, EVENTS = 60, 60
+WHOLE, EVENTS = 30, 60
 
 
 def test_G1_to_G5_the_life_of_a_study() -> None:

@@ -78,6 +78,7 @@ def test_a_malformed_request_ends_at_once_and_leaves_no_thread(open_port: OpenPo
     """The library's threads raise on these; the peer keeps its end open all the while."""
     node = open_port()
     assert _echo_s(node) < PROMPT_S
+    wait_for(lambda: not node.handle._connections.living())
     before = threading.active_count()
     no_transfer, no_abstract = item(0x30, MR), item(0x40, IMPLICIT_LE)
     for number, syntaxes in ((2, no_transfer + no_abstract), (1, no_transfer), (1, no_abstract)):
@@ -89,7 +90,7 @@ def test_a_malformed_request_ends_at_once_and_leaves_no_thread(open_port: OpenPo
             assert wire.read_pdu()[0] == 7
             assert wire.closed_within(3)
             wait_for(lambda: threading.active_count() <= before)
-        assert not node.handle._connections.living()
+        wait_for(lambda: not node.handle._connections.living())
     assert _echo_s(node) < PROMPT_S
 
 
