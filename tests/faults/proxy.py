@@ -49,7 +49,7 @@ class Proxy:
         self._next_plan = next_plan
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
     def __enter__(self) -> Proxy:
@@ -79,6 +79,9 @@ class Proxy:
         for task in tasks:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for end in self._ends:
+            end.transport.abort()
+        self._loop.run_until_complete(asyncio.sleep(0.05))  # transports close in the next round
         self._loop.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,6 +93,7 @@ class Proxy:
             writer.transport.abort()
             return
         ends = (writer, far_writer)
+        self._ends.update(ends)
         none = Plan()
         pumps = (
             _pump(reader, far_writer, harm if harm.up else none, ends),
@@ -99,6 +103,9 @@ class Proxy:
             await asyncio.gather(*pumps)
         for end in ends:
             end.close()
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
+        self._ends.difference_update(ends)
 
 
 async def _pump(
