@@ -72,9 +72,9 @@ class Lives:
         self._process.wait(60)
 
 
-@pytest.fixture
-def lives(tmp_path: Path) -> Iterator[Lives]:
-    made = Lives(tmp_path)
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
+    made = Lives(tmp_path_factory.mktemp("lives"))
     yield made
     made.close()
 
@@ -128,11 +128,10 @@ def _check_received(folder: Path, acknowledged: set[str], seed: int) -> int:
     return len(rows)
 
 
-@pytest.fixture
-def ready(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of a node with a study whose report is due: T2W alone, patience is over."""
-    folder = tmp_path / "ready"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("ready")
     (folder / "node.sqlite3").write_bytes(template())
     clock = ManualClock()
     clock.step_wall(time.time() - clock.now_s() - 7200)
