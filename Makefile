@@ -1,10 +1,10 @@
-# The words of this project: demo, test, check, interop, faults, bench, format, lint, types.
+# The words of this project: demo, test, check, interop, faults, fuzz, bench, format, lint, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?=
 
-.PHONY: demo test check docs interop faults bench format lint types sample_data system clean
+.PHONY: demo test check docs interop faults fuzz bench format lint types sample_data system clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dicom_node.demo --out demo-out $(if $(STUDY),--study "$(STUDY)")
@@ -21,8 +21,18 @@ check: lint types
 interop: $(VENV)/.test-installed
 	INTEROP_REQUIRED=1 $(BIN)/python -m pytest -m interop
 
+# Kills, crash points and network faults in the numbers of docs/reliability.md. FUZZ_STATE=FOLDER
+# lets a run of it that was stopped go on.
 faults: $(VENV)/.test-installed
-	FAULT_KILLS=$${FAULT_KILLS:-100} $(BIN)/python -m pytest -s -m faults
+	FAULT_KILLS=$${FAULT_KILLS:-100} FAULT_RECEIVER_KILLS=$${FAULT_RECEIVER_KILLS:-3000} \
+	    FAULT_CRASHES=$${FAULT_CRASHES:-50} FAULT_NETWORK=$${FAULT_NETWORK:-1000} \
+	    $(BIN)/python -m pytest -s -m faults --timeout 14400
+
+# Mutated PDUs, association requests and data sets, and the life of a study under random events.
+fuzz: $(VENV)/.test-installed
+	FUZZ_PDUS=$${FUZZ_PDUS:-100000} FUZZ_REQUESTS=$${FUZZ_REQUESTS:-5000} \
+	    FUZZ_DATASETS=$${FUZZ_DATASETS:-100000} FUZZ_LIVES=$${FUZZ_LIVES:-2000} \
+	    $(BIN)/python -m pytest -s -m fuzz --timeout 14400
 
 bench: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -s -q -m bench tests/bench

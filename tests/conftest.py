@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.fuzz.campaign import LINES, table
 from tests.studies import StudyMaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,6 +17,13 @@ settings.register_profile(
     "ci", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ci")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was injected and how often it did harm."""
+    if LINES:
+        terminalreporter.section("faults and mutations")
+        terminalreporter.write_line(table(LINES))
 
 
 @pytest.fixture(scope="session")

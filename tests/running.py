@@ -18,6 +18,7 @@ from dicom_node.config import load_config
 from dicom_node.store.store import Store
 
 START_LIMIT_S = 90.0
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def wait_until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
@@ -260,3 +261,67 @@ class ReceiverUnderTest:
         self._process.wait(60)
         self._process.stdout.close()
         self._process = None
+
+
+class ForkedReceiver(ReceiverUnderTest):
+    """As its base class, but started in a tenth of the time, and killable before it is ready."""
+
+    def __init__(self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",)) -> None:
+        super().__init__(folder, calling_aes)
+        with (folder / "receiver.log").open("ab") as log:
+            self._parent = subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.forks", str(self.config_file)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT,
+            )  # fmt: skip
+        self._pid = 0
+
+    def launch(self) -> None:
+        """Start it and return at once."""
+        self._order("start")
+        self._pid = self._told("pid")
+
+    def start(self, *before: str, environment: dict[str, str] | None = None) -> None:
+        """Start it and wait until its port is open."""
+        assert not before and environment is None
+        self.launch()
+        self.port = self._told("port")
+        self._write_config(self.port, self._calling_aes)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._pid
+
+    def kill(self) -> None:
+        """Kill -9, ready or not."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM: what is received is filed, then the process ends."""
+        self._end(signal.SIGTERM)
+
+    def close(self) -> None:
+        """End the program that forks."""
+        for stream in (self._parent.stdin, self._parent.stdout):
+            if stream is not None:
+                stream.close()
+        self._parent.wait(60)
+
+    def _end(self, number: int) -> None:
+        os.kill(self._pid, number)
+        self._order("reap")
+        self._told("status")
+
+    def _order(self, text: str) -> None:
+        assert self._parent.stdin is not None
+        self._parent.stdin.write(text.encode() + b"\n")
+        self._parent.stdin.flush()
+
+    def _told(self, what: str) -> int:
+        assert self._parent.stdout is not None
+        while line := self._parent.stdout.readline():
+            message = json.loads(line)
+            assert "error" not in message, message
+            if what in message:
+                return int(message[what])
+        raise AssertionError((self.folder / "receiver.log").read_text()[-2000:])

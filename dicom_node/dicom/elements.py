@@ -7,11 +7,12 @@ full data set is read elsewhere with pydicom; this reader runs for every image t
 
 from __future__ import annotations
 
+import codecs
 import mmap
 import struct
 from dataclasses import dataclass
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 
 Buffer = bytes | mmap.mmap
 
@@ -28,6 +29,10 @@ _SHORT_VRS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split(b" ")
 )
 _VRS = _SHORT_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split(b" "))
+
+# the library takes the name of any Python codec for a character set: some run escapes, some take
+# quadratic time, some make what no database stores
+_CODECS = frozenset(codecs.lookup(name).name for name in python_encoding.values())
 
 # group, element, VR, length, by byte order
 _SHORT_FORM = {order: struct.Struct(order + "HH2sH").unpack_from for order in "<>"}
@@ -106,7 +111,7 @@ class Elements:
         if not raw or (raw.isascii() and b"\x1b" not in raw):
             return raw.decode("latin-1")
         try:
-            return decode_bytes(raw, convert_encodings(charset.split("\\")), set())
+            return _decoded(raw, charset)
         except (LookupError, ValueError, TypeError):
             return raw.decode("latin-1")
 
@@ -181,6 +186,21 @@ class Elements:
         """First item of a sequence."""
         items = self.items(tag)
         return items[0] if items else None
+
+
+def _decoded(raw: bytes, charset: str) -> str:
+    """Text in the character sets that a data set names (PS3.3 C.12.1.1.2).
+
+    Raises:
+        LookupError: it names none of DICOM's.
+        ValueError: the bytes make no text that can be stored.
+    """
+    names = convert_encodings(charset.split("\\"))
+    if not all(codecs.lookup(name).name in _CODECS for name in names):
+        raise LookupError("no character set of DICOM")
+    text = decode_bytes(raw, names, set())
+    text.encode()  # a half of a surrogate pair cannot be
+    return text
 
 
 def text_numbers(raw: bytes) -> tuple[float, ...] | None:

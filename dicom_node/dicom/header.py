@@ -111,6 +111,9 @@ _SHORTS = {
 }
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 _ACCESSION = 0x00080050
+_CHARACTER_SET = 0x00080005
+# (b"": implicit VR); as a number, the name of the character set would break who reads the text
+_TEXT_VRS = frozenset((b"", *b"CS UN LO SH ST LT UC UT AE".split(b" ")))
 
 
 def read_header(data: bytes | Path, transfer_syntax_uid: str | None = None) -> InstanceHeader:
@@ -194,6 +197,8 @@ def _header(elements: Elements, start: int) -> InstanceHeader:
     end = elements.pixels.offset if elements.pixels else len(elements.data)
     if end - start > MAX_HEADER_BYTES:
         raise HeaderError("too_large", f"the header is larger than {MAX_HEADER_BYTES} bytes")
+    if elements.index.get(_CHARACTER_SET, (0, 0, b""))[2] not in _TEXT_VRS:
+        raise HeaderError("malformed", "the character set (0008,0005) is no text")
     values = _plain_fields(elements)
     missing = [name for name in _REQUIRED if not values.get(name)]
     if missing:
@@ -210,7 +215,7 @@ def _header(elements: Elements, start: int) -> InstanceHeader:
 
 
 def _plain_fields(elements: Elements) -> dict[str, Any]:
-    charset = elements.ascii(0x00080005)
+    charset = elements.ascii(_CHARACTER_SET)
     values: dict[str, Any] = {}
     for name, tag in _ASCII.items():
         values[name] = elements.ascii(tag)[:MAX_TEXT]

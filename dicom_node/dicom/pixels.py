@@ -60,9 +60,14 @@ def _which(dataset: Dataset) -> str:
 
 def _declared_shape(dataset: Dataset) -> tuple[int, int]:
     """Rows and columns, refused before anything of that size is allocated."""
-    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    plain = dataset.get("SamplesPerPixel", 1) == 1 and dataset.get("BitsAllocated") in (8, 16, 32)
+    try:
+        rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        samples, bits = dataset.get("SamplesPerPixel", 1), dataset.get("BitsAllocated")
+    except Exception as error:  # a value that is none of its representation: many error types
+        text = f"{_which(dataset)}: its image description cannot be read."
+        raise InputProblem(Reason.CORRUPT_PIXEL_DATA, text) from error
+    plain = samples == 1 and bits in (8, 16, 32)
     if rows * columns == 0 or rows * columns > MAX_SLICE_PIXELS or frames > MAX_FRAMES or not plain:
         text = f"{_which(dataset)}: {frames} frames of {rows} x {columns} pixels cannot be read."
         raise InputProblem(Reason.CORRUPT_PIXEL_DATA, text)

@@ -156,6 +156,10 @@ def _check(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) ->
     """Compare the data set with the command (PS3.4 B.2.3, Table B.2-1)."""
     if (header.sop_class_uid, header.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
         raise _Refused(CLASS_MISMATCH, "command and data set name other SOP UIDs")
-    for name, value in (("Study", header.study_uid), ("Series", header.series_uid)):
+    uids = (
+        ("SOP Class", header.sop_class_uid), ("Study Instance", header.study_uid),
+        ("Series Instance", header.series_uid),
+    )  # fmt: skip
+    for name, value in uids:
         if not is_uid(value):
-            raise _Refused(CANNOT_UNDERSTAND, f"the {name} Instance UID is not a UID")
+            raise _Refused(CANNOT_UNDERSTAND, f"the {name} UID is not a UID")

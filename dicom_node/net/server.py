@@ -33,6 +33,7 @@ from dicom_node.net.connections import Connection, Connections, SharedBounds, en
 from dicom_node.net.contexts import supported_contexts
 from dicom_node.net.library import ClosingSocket
 from dicom_node.net.limits import ServerLimits
+from dicom_node.net.malformed import end_what_is_malformed
 from dicom_node.net.tls import explain
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,17 @@ class GuardedSocket(ClosingSocket):
             self._wake_waiting()
         return data
 
+    def abort(self) -> None:
+        """Send an A-ABORT and let nobody wait for a request any longer.
+
+        Raises:
+            OSError: the connection failed.
+        """
+        try:
+            self.send(_ABORT_PDU)
+        finally:
+            self._wake_waiting()
+
     def _wake_waiting(self) -> None:
         """Tell the association at once that no request will come; it would wait its full time."""
         if self.assoc.requestor.primitive is None:
@@ -149,6 +161,7 @@ class GuardedRequestHandler(RequestHandler):
         assoc.bind(evt.EVT_REQUESTED, _offer, [self.server.offered])
         assoc.bind(evt.EVT_PDU_RECV, _bound_message, [self.server, connection])
         assoc.bind(evt.EVT_DIMSE_SENT, _forget_message, [connection])
+        end_what_is_malformed(assoc, guarded)
         connection.assoc = assoc
         return assoc
 

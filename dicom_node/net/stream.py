@@ -360,9 +360,9 @@ def command_elements(data: bytes) -> dict[int, bytes]:
     offset = 0
     while offset + 8 <= len(data):
         group, element, length = _ELEMENT.unpack_from(data, offset)
-        offset += 8 + length
-        if group != 0 or offset > len(data):
+        if group != 0:
             break
+        offset += 8 + length
         found[element] = data[offset - length : offset]
     if offset != len(data) or _FIELD not in found:
         raise _ProtocolError(_INVALID_PARAMETER, "not a command set")

@@ -25,6 +25,7 @@ from dicom_node.dicom.bvalue import acquired_range, csa_number, named_b_value
 from dicom_node.dicom.elements import MAX_DEPTH, binary_number
 from dicom_node.dicom.header import ENHANCED_MR, MR_IMAGE, HeaderError, InstanceHeader, read_header
 from dicom_node.dicom.write import encode_part10
+from tests.fuzz.datasets import Tree, decode
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 
@@ -232,6 +233,36 @@ def test_japanese_names_are_read_in_their_own_character_set() -> None:
     dataset.PatientName = "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"
     name = read_header(raw(dataset), SYNTAXES[0]).patient_name
     assert name == "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"
+
+
+def in_character_set(charset: bytes, tag: int, text: bytes) -> bytes:
+    tree = Tree(decode(raw(mr_image())))
+    tree.put(0x00080005, b"CS", charset)
+    tree.put(tag, b"LO", text)
+    return tree.bytes()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("charset", [b"unicode_escape", b"raw_unicode_escape", b"utf_7", b"utf_16"])
+@pytest.mark.parametrize("name", [b"\\ud800\xe9", b"\x80-ab"])
+def test_codecs_that_are_no_character_set_of_dicom_are_not_run(charset: bytes, name: bytes) -> None:
+    """They could make text that no database stores; it would stand in the way of others."""
+    header = read_header(in_character_set(charset, 0x00100020, name), SYNTAXES[0])
+    assert header.patient_id == name.decode("latin-1")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("charset", [b"ISO IR 192", b"ISO_IR 192", b"utf-8 "])
+def test_misspelt_character_sets_are_still_read(charset: bytes) -> None:
+    data = in_character_set(charset, 0x00100010, "Müller ".encode())
+    assert read_header(data, SYNTAXES[0]).patient_name == "Müller"
+
+
+def test_a_character_set_that_is_a_number_is_refused() -> None:
+    dataset = mr_image()
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    data = raw(dataset).replace(b"\x08\0\x05\0CS", b"\x08\0\x05\0US")
+    assert read_or_refuse(data) == "malformed"
 
 
 def test_unreadable_numbers_are_absent_not_fatal() -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.tag import BaseTag
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -264,12 +266,22 @@ def colour(dataset: Dataset) -> None:
     dataset.SamplesPerPixel = 3
 
 
+def odd_bits(dataset: Dataset) -> None:
+    raw = RawDataElement(BaseTag(0x00280100), "US", 3, b"\r\n\t", 0, False, True)
+    dataset._dict[raw.tag] = raw
+
+
+def words_for_frames(dataset: Dataset) -> None:
+    raw = RawDataElement(BaseTag(0x00280008), "IS", 2, b"x ", 0, False, True)
+    dataset._dict[raw.tag] = raw
+
+
 @pytest.mark.parametrize("edit", [without, empty])
 def test_missing_pixel_data_is_said(edit: Callable[[Dataset], None]) -> None:
     assert damaged(edit).reason is Reason.NO_PIXEL_DATA
 
 
-@pytest.mark.parametrize("edit", [cut, larger, other_size, colour])
+@pytest.mark.parametrize("edit", [cut, larger, other_size, colour, odd_bits, words_for_frames])
 def test_unreadable_pixel_data_is_said(edit: Callable[[Dataset], None]) -> None:
     assert damaged(edit).reason is Reason.CORRUPT_PIXEL_DATA
 

@@ -27,6 +27,7 @@ from dicom_node.flow.spool import read_dataset, read_stored, spool_files, verify
 from dicom_node.results.equipment import MANUFACTURER, MODEL_NAME
 from tests.conftest import ROOT
 from tests.flow.conftest import ADC, MR, STUDY, T2W, Node, encoded, mr_image, series
+from tests.fuzz.datasets import Tree, decode
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 
@@ -184,6 +185,32 @@ def test_another_class_than_the_command_names_is_refused(node: Node) -> None:
         sop_class_uid=SEG, sop_instance_uid=image.SOPInstanceUID,
     )  # fmt: skip
     assert answer.status == 0xA900
+
+
+def test_a_class_that_is_no_uid_is_refused_though_the_command_names_it_too(node: Node) -> None:
+    image = mr_image()
+    data = encoded(image).replace(MR.encode(), b"1.2.840.10008\0.5.1.4.1.4")
+    answer = node.ingest.accept(
+        dataset_bytes=data, transfer_syntax_uid=ExplicitVRLittleEndian,
+        sop_class_uid="1.2.840.10008\0.5.1.4.1.4", sop_instance_uid=image.SOPInstanceUID,
+    )  # fmt: skip
+    assert (answer.status, files(node)) == (0xC000, [])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_G1_no_character_set_makes_a_text_that_cannot_be_stored(node: Node) -> None:
+    """Such a row would keep all that follow from being filed, after a restart too."""
+    image = mr_image()
+    data = Tree(decode(encoded(image)))
+    data.put(0x00080005, b"CS", b"unicode_escape")
+    data.put(0x00100020, b"LO", b"\\ud800\xe9 ")
+    answer = node.ingest.accept(
+        dataset_bytes=data.bytes(), transfer_syntax_uid=ExplicitVRLittleEndian,
+        sop_class_uid=MR, sop_instance_uid=image.SOPInstanceUID,
+    )  # fmt: skip
+    assert answer.status == 0
+    assert node.send(mr_image(index=1)).status == 0
+    assert len(node.store.instances_of(STUDY)) == 2
 
 
 def test_what_is_no_data_set_is_refused(node: Node) -> None:

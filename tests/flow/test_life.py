@@ -21,9 +21,15 @@ from hypothesis.stateful import (
 )
 
 from dicom_node.clock import ManualClock
-from dicom_node.domain.identity import Identity
+from dicom_node.domain.identity import Difference, Identity, agree
+from dicom_node.domain.policy import (
+    MAX_ATTEMPTS,
+    PlanKind,
+    Situation,
+    Step,
+    decide,
+)
 from dicom_node.domain.policy import Chosen as Inputs
-from dicom_node.domain.policy import PlanKind, Situation, Step, decide
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.store.rows import (
@@ -72,10 +78,12 @@ class Life(RuleBasedStateMachine):
         (self.folder / "t.sqlite3").write_bytes(template())
         self.clock = ManualClock()
         self.acknowledged: set[int] = set()
+        self.copies: set[int] = set()
         self.sent: dict[str, str] = {}
         self.claims: list[tuple[Claim, bool]] = []
         self.sending: list[DeliveryClaim] = []
         self.encoded = 0
+        self.causes = 0
         self.store = self.opened()
         self.boot = self.store.start_boot()
         if begun:
@@ -104,6 +112,7 @@ class Life(RuleBasedStateMachine):
         known = number in self.acknowledged
         assert outcome is (IngestOutcome.DUPLICATE if known else IngestOutcome.STORED)
         self.acknowledged.add(number)
+        self.causes += 1
 
     @rule(number=st.integers(4, 6))
     def receive_late_image(self, number: int) -> None:
@@ -117,6 +126,16 @@ class Life(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.acknowledged)))
         outcome = self.store.add_instance(self.image(number, "b", "P1"))
         assert outcome in (IngestOutcome.CONFLICT, IngestOutcome.DUPLICATE)
+        self.copies.add(number)
+
+    @rule(verdict=st.sampled_from(list(Difference)))
+    def judge(self, verdict: Difference) -> None:
+        for conflict in self.store.conflicts_to_judge()[:1]:
+            self.store.begin_judging(conflict.id)
+            self.store.judge(conflict, verdict, "words")
+            self.causes += 1
+            if verdict is Difference.DEMOGRAPHICS:
+                self.store.adopt_demographics(STUDY)
 
     def image(self, number: int, digest: str, patient: str) -> InstanceRow:
         return InstanceRow(
@@ -133,6 +152,10 @@ class Life(RuleBasedStateMachine):
         now_s = self.clock.now_s()
         for study in self.store.studies_to_evaluate(now_s, QUIET_S):
             rows = self.store.headers_of(STUDY)
+            if not agree(row.identity for row in rows):
+                self.store.hold_study(STUDY, Reason.IDENTITY_CONFLICT)
+                self.store.nothing_new(study)
+                continue
             present = {int(row.header_json) for row in rows}
             reason = None if present >= NEEDED else Reason.NO_DIFFUSION
             chosen = Inputs(f"{sorted(present)} {reason}", reason, "words")
@@ -163,6 +186,7 @@ class Life(RuleBasedStateMachine):
         claim = self.store.claim_ready("worker-0")
         if claim is not None:
             assert not any(alive for _, alive in self.claims), "two claims of one study at once"
+            assert claim.attempts <= MAX_ATTEMPTS
             self.claims.append((claim, True))
 
     @precondition(lambda self: self.claims)
@@ -196,7 +220,9 @@ class Life(RuleBasedStateMachine):
         elif how == "silent":
             self.store.finish_silent(claim, RevisionState.HELD, Reason.OUTPUT_GATE, "words")
         elif claim.kind is PlanKind.ANALYSE:
+            inputs = self.store.headers_of(STUDY, through=claim.through)
             self.store.finish_analysed(claim, made, PACS)
+            assert agree(row.identity for row in inputs), "G4: a result from two patients"
         else:
             assert claim.state is not None
             assert claim.reason is not None
@@ -232,6 +258,12 @@ class Life(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
+    @rule(seconds=st.sampled_from([-3600.0, -1.0, 3600.0]))
+    def set_the_clock(self, seconds: float) -> None:
+        """The wall clock is set; what looked at it then is told, as the worker tells it."""
+        self.clock.step_wall(seconds)
+        self.store.pull_back_times(PATIENCE_S, 24 * 3600.0)
+
     @rule()
     def keep_house(self) -> None:
         self.store.reap_stale()
@@ -260,6 +292,7 @@ class Life(RuleBasedStateMachine):
 
         with contextlib.suppress(NodeError):
             self.store.retry(STUDY)
+            self.causes += 1
 
     # what holds always
 
@@ -268,6 +301,32 @@ class Life(RuleBasedStateMachine):
         if hasattr(self, "store"):
             kept = {int(row.header_json) for row in self.store.headers_of(STUDY)}
             assert kept == self.acknowledged
+            copies = {c.sop_instance_uid for c in self.store.conflicts_of(STUDY)}
+            assert {f"1.2.3.1.{number}" for number in self.copies} >= copies
+
+    @invariant()
+    def G3_a_revision_has_one_set_of_results_from_one_claim(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        seen: set[str] = set()
+        for one in self.store.studies_show(STUDY):
+            uids = [result["sop_instance_uid"] for result in one["results"]]
+            assert len({uid.split(".")[1] for uid in uids}) <= 1
+            assert len(uids) == len(set(uids)) <= 2
+            assert not seen & set(uids)
+            seen.update(uids)
+            for result in one["results"]:
+                sent = self.sent.get(result["sop_instance_uid"], result["sha256"])
+                assert sent == result["sha256"]
+        assert self.sent.keys() <= seen, "what was sent is known"
+
+    @invariant()
+    def G5_nothing_grows_without_a_cause(self) -> None:
+        if hasattr(self, "store"):
+            revisions: list[dict[str, Any]] = self.store.studies_show(STUDY)
+            assert len(revisions) <= 1 + self.causes
+            deliveries = [d for one in revisions for r in one["results"] for d in r["deliveries"]]
+            assert len(deliveries) <= 2 * len(revisions)
 
     @invariant()
     def the_states_make_sense(self) -> None:

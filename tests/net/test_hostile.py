@@ -15,7 +15,17 @@ from dicom_node.net.limits import ServerLimits
 from dicom_node.net.refusals import RefusalLog, Refused
 from dicom_node.net.sender import echo
 from tests.net.conftest import OpenPort, OpenPortWith, peer, wait_for
-from tests.net.wire import Wire, associate_rq, pdata, pdu, status_of, store_rq
+from tests.net.wire import (
+    IMPLICIT_LE,
+    MR,
+    Wire,
+    associate_rq,
+    item,
+    pdata,
+    pdu,
+    status_of,
+    store_rq,
+)
 
 PROMPT_S = 5.0
 """An honest echo beside an attack; the plain server rejects it or takes longer than 8 s."""
@@ -62,6 +72,26 @@ def test_f2_a_pdu_that_drips_is_cut_at_its_deadline(open_port: OpenPortWith) -> 
                 wire.send(bytes([byte]))
                 time.sleep(0.05)
         assert time.monotonic() - started < 4
+
+
+def test_a_malformed_request_ends_at_once_and_leaves_no_thread(open_port: OpenPortWith) -> None:
+    """The library's threads raise on these; the peer keeps its end open all the while."""
+    node = open_port()
+    assert _echo_s(node) < PROMPT_S
+    wait_for(lambda: not node.handle._connections.living())
+    before = threading.active_count()
+    no_transfer, no_abstract = item(0x30, MR), item(0x40, IMPLICIT_LE)
+    for number, syntaxes in ((2, no_transfer + no_abstract), (1, no_transfer), (1, no_abstract)):
+        whole = associate_rq()
+        own = item(0x20, b"\x01\0\0\0" + item(0x30, MR) + item(0x40, IMPLICIT_LE))
+        body = whole[6:].replace(own, item(0x20, bytes([number, 0, 0, 0]) + syntaxes))
+        with Wire(node.port) as wire:
+            wire.send(pdu(1, body))
+            assert wire.read_pdu()[0] == 7
+            assert wire.closed_within(3)
+            wait_for(lambda: threading.active_count() <= before)
+        wait_for(lambda: not node.handle._connections.living())
+    assert _echo_s(node) < PROMPT_S
 
 
 @pytest.mark.parametrize("declared", [300 * 1024, 2**31, 2**32 - 1])

@@ -98,6 +98,7 @@ def test_release_is_answered_and_the_place_is_free_again(open_port: OpenPortWith
         (pdu(4, struct.pack(">LBB", 500, 1, 3) + b"ab"), 6),  # longer than its PDU
         (pdu(4, b"\0\0\0"), 6),  # no room for a value
         (pdata(b"junk" * 10, COMMAND_AND_LAST), 6),  # no command set
+        (pdata(element(0x0100, b"\x01\0") + b"\x08" + element(0x0018, b"ab")[1:], 3), 6),  # (0008
         (store_rq(b"1.2.3") + store_rq(b"1.2.3"), 6),  # a command inside a data set
         (store_rq(b"1.2.3") + pdu(4, value(b"ab", DATA, context_id=3)), 6),
         (pdu(1, bytes(100)), 2),  # a second association request
