@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -64,6 +65,15 @@ def template() -> bytes:
         path = Path(folder) / "t.sqlite3"
         Store(f"sqlite:///{path}", clock=ManualClock(), create=True).close()
         return path.read_bytes()
+
+
+def header(number: int, digest: str) -> str:
+    """What the row of an image says of its header."""
+    return json.dumps({"number": number, "demographics_digest": digest})
+
+
+def number_of(header_json: str) -> int:
+    return int(json.loads(header_json)["number"])
 
 
 class Life(RuleBasedStateMachine):
@@ -141,7 +151,8 @@ class Life(RuleBasedStateMachine):
         return InstanceRow(
             study_uid=STUDY, series_uid="1.2.3.1", sop_class_uid="1.2", role="image",
             sop_instance_uid=f"1.2.3.1.{number}", transfer_syntax_uid="1.2.1",
-            identity=Identity(patient), header_json=str(number), dataset_digest=digest * 64,
+            identity=Identity(patient), header_json=header(number, digest),
+            dataset_digest=digest * 64,
             path=f"{number}{digest}", size=1, received_at_s=self.clock.now_s(),
         )  # fmt: skip
 
@@ -156,7 +167,7 @@ class Life(RuleBasedStateMachine):
                 self.store.hold_study(STUDY, Reason.IDENTITY_CONFLICT)
                 self.store.nothing_new(study)
                 continue
-            present = {int(row.header_json) for row in rows}
+            present = {number_of(row.header_json) for row in rows}
             reason = None if present >= NEEDED else Reason.NO_DIFFUSION
             chosen = Inputs(f"{sorted(present)} {reason}", reason, "words")
             decision = decide(
@@ -299,7 +310,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def G1_everything_acknowledged_is_there(self) -> None:
         if hasattr(self, "store"):
-            kept = {int(row.header_json) for row in self.store.headers_of(STUDY)}
+            kept = {number_of(row.header_json) for row in self.store.headers_of(STUDY)}
             assert kept == self.acknowledged
             copies = {c.sop_instance_uid for c in self.store.conflicts_of(STUDY)}
             assert {f"1.2.3.1.{number}" for number in self.copies} >= copies
@@ -352,6 +363,8 @@ class Life(RuleBasedStateMachine):
                 break
             self.clock.advance(PATIENCE_S + 61)
             self.keep_house()
+            while self.store.conflicts_to_judge():
+                self.judge(Difference.METADATA)
             self.evaluate()
             claim = self.store.claim_ready("worker-0")
             if claim is not None:
