@@ -100,13 +100,21 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 def recover(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Rebuild the database from the spool. The node must be stopped."""
+    from dicom_node.clock import SystemClock
     from dicom_node.config import load_config
     from dicom_node.flow.rebuild import rebuild_database
+    from dicom_node.registry.switch import restore
+    from dicom_node.store.store import Store
     from dicom_node.supervisor import lock_data_dir
 
     loaded = load_config(config)
     with lock_data_dir(loaded.node.data_dir):
         report = rebuild_database(loaded)
+        store = Store(loaded.database_url, clock=SystemClock())
+        try:
+            report |= restore(loaded, store)
+        finally:
+            store.close()
     if as_json:
         print_json(report)
     else:
