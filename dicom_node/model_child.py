@@ -111,7 +111,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     )
     _kept.clear()
     outcome = run_study(study, lambda: _release(**job["release"]))
-    if job["keep"] and outcome.case is not None and outcome.result is not None:
+    if job.get("keep") and outcome.case is not None and outcome.result is not None:
         _kept[job["study_uid"], job["revision"]] = (outcome.case, outcome.result)
     folder = Path(job["out"])
     ensure_dir(folder)

@@ -1,0 +1,99 @@
+"""A release from candidate to active and back, on a running node that is never restarted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from ai_core.manifest import PACKAGED_SHA256
+from dicom_node.net.standin import PacsStandIn
+from tests.releases import repackage
+from tests.running import NodeUnderTest, wait_until
+from tests.studies import study_uid
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+MakeStudy = Callable[..., list[Path]]
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+SR = "1.2.840.10008.5.1.4.1.1.88.34"
+
+
+def _analyse(node: NodeUnderTest, pacs: PacsStandIn, files: list[Path]) -> str:
+    """Send a study; returns the digest that every result of it names, and no other."""
+    pacs.send(files, host="127.0.0.1", port=node.port, ae_title="PROSTATE_AI")
+    uid = study_uid(files)
+    assert node.wait_for(uid, {"delivered", "failed", "held"}, 240)["state"] == "delivered"
+    filed = pacs.filed(uid)
+    assert {item.sop_class_uid for item in filed} >= {SEG, SR}
+    known = {PACKAGED_SHA256, *(row["sha256"] for row in node.json("models", "list"))}
+    named = set()
+    for item in filed:
+        if item.sop_class_uid in (SEG, SR):
+            text = pydicom.dcmread(item.path).to_json()
+            (digest,) = (one for one in known if one in text)
+            named.add(digest)
+    (folder,) = (node.data_dir / "results").glob(f"*{uid}*")
+    (told,) = (json.loads(path.read_bytes()) for path in folder.rglob("result.json"))
+    assert named == {told["model"]["sha256"]}
+    return named.pop()
+
+
+def _shadowed(node: NodeUnderTest, other: str, key: str) -> dict[str, object]:
+    """Wait for a shadow run; returns the comparison."""
+
+    def look() -> dict[str, object] | None:
+        found: dict[str, object] = node.json("models", "compare", "packaged", other)
+        return found if found[key] == 1 else None
+
+    done: dict[str, object] = wait_until(look, 180, "the shadow release has run")
+    return done
+
+
+def test_add_shadow_compare_activate_and_roll_back(
+    node: NodeUnderTest, pacs: PacsStandIn, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    node.command("models", "keys", "make", "site")
+    twin, broken, unsigned = (tmp_path / name for name in ("twin", "broken", "unsigned"))
+    digest = repackage(twin, "twin")
+    repackage(broken, "broken", significance=b"{}")
+    repackage(unsigned, "unsigned")
+    for folder in (twin, broken):
+        node.command("models", "sign", str(folder), "--key", "site")
+        node.command("models", "add", str(folder))
+    refused = node.command("models", "add", str(unsigned), check=False)
+    assert (refused.returncode, "is not signed" in refused.stderr) == (1, True)
+    assert node.command("models", "verify").returncode == 0
+
+    node.command("models", "shadow", "twin")
+    assert _analyse(node, pacs, make_study("shadowed")) == PACKAGED_SHA256
+    told = _shadowed(node, "twin", "studies")
+    assert (told["agreement"], told["mean_difference"]) == (1.0, 0.0), "the same weights"
+    assert (told["median_dice_gland"], told["failed"]) == (1.0, 0)
+
+    before = node.json("models", "rules")
+    refused = node.command("models", "activate", "broken", "--yes", check=False)
+    assert (refused.returncode, "significance.json" in refused.stderr) == (1, True)
+    assert node.command("models", "activate", "twin", check=False).returncode == 2, "nobody to ask"
+    assert node.json("models", "rules") == before, "a failed activation changes nothing"
+    node.command("models", "activate", "twin", "--yes")
+    assert _analyse(node, pacs, make_study("adapted")) == digest
+
+    node.command("models", "rollback")
+    node.command("models", "shadow", "broken")
+    assert _analyse(node, pacs, make_study("rolled-back")) == PACKAGED_SHA256
+    told = _shadowed(node, "broken", "failed")
+    assert told["studies"] == 0, "a release that fails in the shadow touches no study"
+    states = {row["name"]: row["state"] for row in node.json("models", "list")}
+    assert (states["twin"], states["broken"]) == ("retired", "shadow")
+
+    trail = [row["event"] for row in node.json("audit", "list")]
+    assert trail.count("model_changed") == 7
+    assert node.json("audit", "verify")["whole"]
+    database = (node.data_dir / "node.sqlite3").read_bytes()
+    assert b"TEST-shadowed" in database, "the patient is known to the node"
+    for path in (node.data_dir / "releases").rglob("*"):
+        assert path.is_dir() or b"TEST-" not in path.read_bytes()
