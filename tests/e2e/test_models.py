@@ -10,7 +10,10 @@ import pydicom
 import pytest
 
 from ai_core.manifest import PACKAGED_SHA256
+from dicom_node.clock import SystemClock
+from dicom_node.config import load_config
 from dicom_node.net.standin import PacsStandIn
+from dicom_node.store.store import Store
 from tests.releases import repackage
 from tests.running import NodeUnderTest, wait_until
 from tests.studies import study_uid
@@ -45,11 +48,14 @@ def _analyse(node: NodeUnderTest, pacs: PacsStandIn, files: list[Path]) -> str:
 def _shadowed(node: NodeUnderTest, other: str, key: str) -> dict[str, object]:
     """Wait for a shadow run; returns the comparison."""
 
-    def look() -> dict[str, object] | None:
-        found: dict[str, object] = node.json("models", "compare", "packaged", other)
-        return found if found[key] == 1 else None
-
-    done: dict[str, object] = wait_until(look, 180, "the shadow release has run")
+    digests = {row["name"]: row["sha256"] for row in node.json("models", "list")}
+    store = Store(load_config(node.config_file).database_url, clock=SystemClock())
+    try:
+        wait_until(lambda: store.shadow_list(PACKAGED_SHA256, digests[other]), 180, "a shadow run")
+    finally:
+        store.close()
+    done: dict[str, object] = node.json("models", "compare", "packaged", other)
+    assert done[key] == 1
     return done
 
 
