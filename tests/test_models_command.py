@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -118,24 +119,27 @@ def test_assign_rules_and_rollback(models: Models, site: Path, passes: None) -> 
     models.ok("reject", "site")
 
 
-def test_a_person_who_says_no_changes_nothing(
+class Person(io.StringIO):
+    """A terminal at which somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_decides(
     models: Models, site: Path, passes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models.ok("add", site)
     before = models.json("list")
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("typer.confirm", _no)
+    monkeypatch.setattr("sys.stdin", Person("n\n"))
     status, out, _ = models.run("activate", "site")
     assert status == 1
     assert "phantom gland" in out
+    assert "switch to site" in out
     assert models.json("list") == before
-
-
-def _no(_question: str, *, abort: bool) -> bool:
-    from click import Abort
-
-    assert abort
-    raise Abort
+    monkeypatch.setattr("sys.stdin", Person("y\n"))
+    models.ok("activate", "site")
+    assert [row["state"] for row in models.json("list")] == ["retired", "active"]
 
 
 WRONG_USE = [

@@ -59,9 +59,17 @@ def _say(line: str) -> None:
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what the node holds and does."""
+    from dicom_node.registry.switch import named_releases
+
     with open_store(config) as (node_config, store):
         report = store.status()
         refusals = store.refusals()
+        releases = {one.row.id: str(one) for one in named_releases(node_config, store)}
+        report["models"] = (
+            {str(rule.scope): releases[rule.release_id] for rule in store.rules()}
+            if not node_config.model.release
+            else {"pinned": node_config.model.release}
+        )
     if as_json:
         print_json({"ae_title": node_config.node.ae_title, **report, "refusals": refusals})
         return

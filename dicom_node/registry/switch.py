@@ -61,18 +61,20 @@ def named_releases(config: NodeConfig, store: Store) -> list[Named]:
 def find_release(config: NodeConfig, store: Store, wanted: str) -> Named:
     """Return a release by name, ``name/version``, or the first digits of its digest.
 
+    A copy of the packaged release that was added is meant before the packaged one itself.
+
     Raises:
         ConfigError: there is none, or more than one.
     """
     fitting = [one for one in named_releases(config, store) if wanted in _names(one, wanted)]
     if not fitting:
         raise ConfigError(f"there is no release '{wanted}'", "see dicom-node models list")
-    if len(fitting) > 1:
+    if len({one.sha256 for one in fitting}) > 1:
         raise ConfigError(
             f"'{wanted}' names {len(fitting)} releases: {', '.join(map(str, fitting))}",
             "give the first digits of the digest",
         )
-    return fitting[0]
+    return fitting[-1]
 
 
 def add_release(config: NodeConfig, store: Store, folder: Path) -> tuple[Named, CheckedRelease]:

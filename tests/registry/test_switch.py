@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_core.manifest import PACKAGED_SHA256
+from ai_core.manifest import PACKAGED_SHA256, packaged_release
 from dicom_node.config import NodeConfig
 from dicom_node.domain.assignment import ImageOrigin, Scope
 from dicom_node.errors import ConfigError, NodeError, RegistryError
@@ -242,6 +242,20 @@ def test_names_that_mean_nothing_or_two_things(
         with pytest.raises(ConfigError, match=words):
             find_release(config, store, wanted)
     assert find_release(config, store, added.sha256[:8]).sha256 == added.sha256
+
+
+def test_a_copy_of_the_packaged_release_is_kept_through_an_upgrade(
+    config: NodeConfig, store: Store, signed: Sign, tmp_path: Path
+) -> None:
+    signed("a")
+    copy = shutil.copytree(packaged_release()[0], tmp_path / "copy")
+    sign_folder(copy, keys.private_folder(config) / "site.key")
+    added, _ = add_release(config, store, copy)
+    assert added.sha256 == PACKAGED_SHA256
+    assert find_release(config, store, added.name).row == added.row
+    assert find_release(config, store, "packaged").row != added.row
+    activate(config, store, added.name)
+    assert release_for(config, store, set).folder.parent == config.node.data_dir / "releases"
 
 
 def test_an_origin_travels_without_names_of_cases(
