@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -18,6 +19,7 @@ from dicom_node.store.store import Store
 from tests.releases import repackage
 from tests.running import NodeUnderTest, wait_until
 from tests.studies import study_uid
+from tests.test_commands import Shell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -26,7 +28,26 @@ SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
-def _analyse(node: NodeUnderTest, pacs: PacsStandIn, files: list[Path]) -> str:
+class Administrator:
+    """Runs `dicom-node models` on the configuration of a running node, in this process."""
+
+    def __init__(self, shell: Shell, node: NodeUnderTest) -> None:
+        self._shell, self._node = shell, node
+
+    def run(self, *arguments: object) -> tuple[int, str, str]:
+        return self._shell.run("models", *arguments, "--config", self._node.config_file)
+
+    def ok(self, *arguments: object) -> None:
+        status, _, err = self.run(*arguments)
+        assert status == 0, err
+
+    def json(self, *arguments: object) -> Any:
+        return self._shell.json("models", *arguments, "--config", self._node.config_file)
+
+
+def _analyse(
+    node: NodeUnderTest, pacs: PacsStandIn, models: Administrator, files: list[Path]
+) -> str:
     """Send a study; returns the digest that every result of it names, and no other."""
     pacs.send(files, host="127.0.0.1", port=node.port, ae_title="PROSTATE_AI")
     uid = study_uid(files)
@@ -35,7 +56,7 @@ def _analyse(node: NodeUnderTest, pacs: PacsStandIn, files: list[Path]) -> str:
     ours = {result["sop_instance_uid"] for result in row["results"]}
     filed = [item for item in pacs.filed(uid) if item.sop_instance_uid in ours]
     assert {item.sop_class_uid for item in filed} >= {SEG, SR}
-    known = {PACKAGED_SHA256, *(row["sha256"] for row in node.json("models", "list"))}
+    known = {PACKAGED_SHA256, *(row["sha256"] for row in models.json("list"))}
     named = set()
     for item in filed:
         if item.sop_class_uid in (SEG, SR):
@@ -48,55 +69,58 @@ def _analyse(node: NodeUnderTest, pacs: PacsStandIn, files: list[Path]) -> str:
     return named.pop()
 
 
-def _shadowed(node: NodeUnderTest, other: str, key: str) -> dict[str, object]:
+def _shadowed(
+    node: NodeUnderTest, models: Administrator, other: str, key: str
+) -> dict[str, object]:
     """Wait for a shadow run; returns the comparison."""
 
-    digests = {row["name"]: row["sha256"] for row in node.json("models", "list")}
+    digests = {row["name"]: row["sha256"] for row in models.json("list")}
     store = Store(load_config(node.config_file).database_url, clock=SystemClock())
     try:
         wait_until(lambda: store.shadow_list(PACKAGED_SHA256, digests[other]), 180, "a shadow run")
     finally:
         store.close()
-    done: dict[str, object] = node.json("models", "compare", "packaged", other)
+    done: dict[str, object] = models.json("compare", "packaged", other)
     assert done[key], "on a slow machine a study can have two revisions"
     return done
 
 
 def test_add_shadow_compare_activate_and_roll_back(
-    node: NodeUnderTest, pacs: PacsStandIn, make_study: MakeStudy, tmp_path: Path
-) -> None:
-    node.command("models", "keys", "make", "site")
+    node: NodeUnderTest, pacs: PacsStandIn, make_study: MakeStudy, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    models = Administrator(Shell(capsys, monkeypatch), node)
+    models.ok("keys", "make", "site")
     twin, broken, unsigned = (tmp_path / name for name in ("twin", "broken", "unsigned"))
     digest = repackage(twin, "twin")
     repackage(broken, "broken", significance=b"{}")
     repackage(unsigned, "unsigned")
     for folder in (twin, broken):
-        node.command("models", "sign", str(folder), "--key", "site")
-        node.command("models", "add", str(folder))
-    refused = node.command("models", "add", str(unsigned), check=False)
-    assert (refused.returncode, "is not signed" in refused.stderr) == (1, True)
-    assert node.command("models", "verify").returncode == 0
+        models.ok("sign", folder, "--key", "site")
+        models.ok("add", folder)
+    status, _, err = models.run("add", unsigned)
+    assert (status, "is not signed" in err) == (1, True)
+    models.ok("verify")
 
-    node.command("models", "shadow", "twin")
-    assert _analyse(node, pacs, make_study("shadowed")) == PACKAGED_SHA256
-    told = _shadowed(node, "twin", "studies")
+    models.ok("shadow", "twin")
+    assert _analyse(node, pacs, models, make_study("shadowed")) == PACKAGED_SHA256
+    told = _shadowed(node, models, "twin", "studies")
     assert (told["agreement"], told["mean_difference"]) == (1.0, 0.0), "the same weights"
     assert (told["median_dice_gland"], told["failed"]) == (1.0, 0)
 
-    before = node.json("models", "rules")
-    refused = node.command("models", "activate", "broken", "--yes", check=False)
-    assert (refused.returncode, "significance.json" in refused.stderr) == (1, True)
-    assert node.command("models", "activate", "twin", check=False).returncode == 2, "nobody to ask"
-    assert node.json("models", "rules") == before, "a failed activation changes nothing"
-    node.command("models", "activate", "twin", "--yes")
-    assert _analyse(node, pacs, make_study("adapted")) == digest
+    before = models.json("rules")
+    status, _, err = models.run("activate", "broken", "--yes")
+    assert (status, "significance.json" in err) == (1, True)
+    assert models.json("rules") == before, "a failed activation changes nothing"
+    models.ok("activate", "twin", "--yes")
+    assert _analyse(node, pacs, models, make_study("adapted")) == digest
 
-    node.command("models", "rollback")
-    node.command("models", "shadow", "broken")
-    assert _analyse(node, pacs, make_study("rolled-back")) == PACKAGED_SHA256
-    told = _shadowed(node, "broken", "failed")
+    models.ok("rollback")
+    models.ok("shadow", "broken")
+    assert _analyse(node, pacs, models, make_study("rolled-back")) == PACKAGED_SHA256
+    told = _shadowed(node, models, "broken", "failed")
     assert told["studies"] == 0, "a release that fails in the shadow touches no study"
-    states = {row["name"]: row["state"] for row in node.json("models", "list")}
+    states = {row["name"]: row["state"] for row in models.json("list")}
     assert (states["twin"], states["broken"]) == ("retired", "shadow")
 
     trail = [row["event"] for row in node.json("audit", "list")]
