@@ -121,8 +121,8 @@ class Worker:
             self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, message)
             return
         fault("case-analysed")
-        self._commit(claim, answer)
-        if answer.get("kept"):
+        state = self._commit(claim, answer)
+        if answer.get("kept") and state is not RevisionState.SUPERSEDED:
             self._shadow(claim, answer["sha256"], stop)
 
     def _shadow(self, claim: Claim, active_sha256: str, stop: threading.Event) -> None:
@@ -230,20 +230,18 @@ class Worker:
             return None
         return release_for(self._config, self._store, lambda: origins_of(instances))
 
-    def _commit(self, claim: Claim, answer: dict[str, Any]) -> None:
+    def _commit(self, claim: Claim, answer: dict[str, Any]) -> RevisionState:
         outcome = answer["outcome"]
         study = pseudonym(claim.study_uid)
         log.info(
             "finished", extra={"study": study, "outcome": outcome, "why": answer.get("reason")}
         )
         if outcome == "error":
-            self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, answer["message"])
-            return
+            return self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, answer["message"])
         if outcome == "held":
-            self._store.finish_silent(
+            return self._store.finish_silent(
                 claim, RevisionState.HELD, Reason(answer["reason"]), answer["message"]
             )
-            return
         folder = results_folder(claim.study_uid, claim.number)
         results = [_result_row(folder, entry) for entry in answer["results"]]
         peers = destinations(self._store, self._config)
@@ -260,6 +258,7 @@ class Worker:
             )
         fault("finish-committed")
         log.info("committed", extra={"study": study, "state": state.value})
+        return state
 
 
 def _result_row(folder: Path | str, entry: dict[str, Any]) -> ResultRow:
