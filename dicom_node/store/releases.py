@@ -12,7 +12,7 @@ from dicom_node.domain.states import ReleaseEvent, ReleaseState, next_release_st
 from dicom_node.errors import ConfigError, StoreError
 from dicom_node.store.base import Database
 from dicom_node.store.rows import ReleaseRow, ShadowRow
-from dicom_node.store.schema import assignments, releases, revisions, shadow_runs
+from dicom_node.store.schema import assignments, releases, shadow_runs
 
 MAX_SHADOW_RUNS = 20_000
 """So many are kept, the latest (G5)."""
@@ -165,15 +165,6 @@ class ReleaseStore(Database):
             _move(db, row, ReleaseEvent.REJECTED, self._clock.now_s())
 
     # the shadow
-
-    def work_waits(self) -> bool:
-        """Whether a study waits for a worker."""
-        now_s = self._clock.now_s()
-        due = select(revisions.c.id).where(
-            revisions.c.state == "ready", revisions.c.run_after <= now_s
-        )
-        with self._read() as db:
-            return db.execute(due.limit(1)).first() is not None
 
     def shadow_add(self, run: ShadowRow) -> None:
         """Write down what a shadow release said; a repeated run replaces the earlier one."""
