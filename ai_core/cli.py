@@ -193,7 +193,7 @@ def train(
     weights = train_phases(settings, data, out, resume, device.value, start)
     if not leads_here():
         return
-    values = make_release(settings, weights, data, out / "release", device.value)
+    values = make_release(settings, weights, data, out / "release", device.value, start)
     for name, value in values.items():
         typer.echo(f"{name:28} {value:.3f}")
     typer.echo(f"release written to {out / 'release'}")

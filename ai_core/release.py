@@ -2,14 +2,15 @@
 
 Folder: weights of each network (``gland, localizer, classifier``) as safetensors, ``config.json,
 calibration.json, significance.json, presence.json, MODEL_CARD.md, manifest.json`` and, optional,
-``familiarity.json``. The manifest
-lists the SHA-256 of every other file; the digest of the manifest names the release in results.
+``familiarity.json`` and ``origin.json``. The manifest lists the SHA-256 of every other file; the
+digest of the manifest names the release in results (`ai_core.manifest`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,28 +27,30 @@ from ai_core.config import CoreConfig
 from ai_core.errors import ReleaseError
 from ai_core.familiarity import Familiarity
 from ai_core.logistic import LogisticModel
+from ai_core.manifest import (
+    CARD,
+    FAMILIARITY,
+    FILES,
+    MANIFEST,
+    NETWORKS,
+    ORIGIN,
+    PACKAGED,
+    PACKAGED_NAME,
+    REINSTALL,
+    packaged_release,
+    verify_files,
+)
 from ai_core.nets.classifier import Classifier
 from ai_core.nets.gland import GlandFinder
 from ai_core.nets.localizer import MODALITIES, Localizer
+from ai_core.origin import Origin
 from ai_core.precision import Precision, choose_precision, computing
 from ai_core.types import ReleaseInfo
 
-PACKAGED = Path(__file__).parent / "releases"
-PACKAGED_NAME = "third"
-NETWORKS = ("gland", "localizer", "classifier")
-MANIFEST = "manifest.json"
-FAMILIARITY = "familiarity.json"
-FILES = (
-    *(f"{name}.safetensors" for name in NETWORKS),
-    "config.json",
-    "calibration.json",
-    "significance.json",
-    "presence.json",
-    "MODEL_CARD.md",
-)
-#: Files that releases of earlier versions do not have.
-OPTIONAL = (FAMILIARITY,)
-REINSTALL = "Install the release again, or choose another one."
+__all__ = [
+    "FAMILIARITY", "FILES", "NETWORKS", "PACKAGED", "PACKAGED_NAME", "Release", "build_networks",
+    "choose_device", "load_release", "read_weights", "write_release",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,18 +103,23 @@ def build_networks(config: CoreConfig) -> tuple[GlandFinder, Localizer, Classifi
 
 
 def load_release(
-    path: Path | None = None, device: str = "auto", precision: str = "auto"
+    path: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    sha256: str | None = None,
 ) -> Release:
-    """Load and verify a release; ``None`` is the packaged one.
+    """Load and verify a release; ``None`` is the packaged one, whose digest is known.
 
-    ``precision``: ``fp32``, ``bf16``, or ``auto`` (bf16 on CUDA, fp32 elsewhere).
+    ``precision``: ``fp32``, ``bf16``, or ``auto`` (bf16 on CUDA, fp32 elsewhere). ``sha256``: the
+    digest that the release must have; None: any.
 
     Raises:
-        ReleaseError: a file is missing or altered, a setting is invalid, weights do not fit, or
-            the networks give values that are not numbers.
+        ReleaseError: a file is missing or altered, it is another release, a setting is invalid,
+            weights do not fit, or the networks give values that are not numbers.
     """
-    folder = PACKAGED / PACKAGED_NAME if path is None else path
-    files, digest = read_verified(folder)
+    folder, expected = packaged_release() if path is None else (path, sha256)
+    verified = verify_files(folder, expected)
+    files, digest = verified.contents, verified.sha256
     config = _parse(CoreConfig.model_validate_json, files["config.json"], "config.json")
     calibration = _parse(Calibration.model_validate_json, files["calibration.json"], "calibration")
     significance, presence = (
@@ -142,37 +150,13 @@ def load_release(
     return release
 
 
-def read_verified(folder: Path) -> tuple[dict[str, bytes], str]:
-    """All files of a release, checked against its manifest, and the manifest's SHA-256.
-
-    Raises:
-        ReleaseError: the manifest or a file is missing, or a checksum differs.
-    """
-    manifest_bytes = _read(folder / MANIFEST)
-    try:
-        listed: dict[str, str] = json.loads(manifest_bytes)["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{folder / MANIFEST} is not a manifest", REINSTALL) from error
-    absent = sorted(set(FILES) - set(listed))
-    if absent:
-        raise ReleaseError(f"the manifest of {folder} does not list {absent[0]}", REINSTALL)
-    files = {}
-    for name in (*FILES, *(name for name in OPTIONAL if name in listed)):
-        files[name] = _read(folder / name)
-        if hashlib.sha256(files[name]).hexdigest() != listed[name]:
-            raise ReleaseError(
-                f"{folder / name} is not the file of this release (its SHA-256 differs)", REINSTALL
-            )
-    return files, hashlib.sha256(manifest_bytes).hexdigest()
-
-
 def read_weights(folder: Path) -> list[dict[str, Tensor]]:
     """Return the verified weights of a release, in the order of `NETWORKS`.
 
     Raises:
         ReleaseError: a file is missing or altered.
     """
-    files, _ = read_verified(folder)
+    files = verify_files(folder).contents
     return [load_tensors(files[f"{name}.safetensors"]) for name in NETWORKS]
 
 
@@ -185,6 +169,7 @@ def write_release(
     presence: LogisticModel,
     model_card: str,
     familiarity: Familiarity | None = None,
+    origin: Origin | None = None,
 ) -> str:
     """Write a release folder, manifest last; returns its digest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +183,9 @@ def write_release(
     contents["presence.json"] = _json(presence.model_dump(mode="json"))
     if familiarity is not None:
         contents[FAMILIARITY] = _json(familiarity.model_dump(mode="json"))
-    contents["MODEL_CARD.md"] = model_card.encode()
+    if origin is not None:
+        contents[ORIGIN] = _json(origin.model_dump(mode="json"))
+    contents[CARD] = model_card.encode()
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     listed = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -207,7 +194,7 @@ def write_release(
     return hashlib.sha256(manifest).hexdigest()
 
 
-def _familiarity(files: dict[str, bytes]) -> Familiarity | None:
+def _familiarity(files: Mapping[str, bytes]) -> Familiarity | None:
     if FAMILIARITY not in files:
         return None
     parsed: Familiarity = _parse(Familiarity.model_validate_json, files[FAMILIARITY], FAMILIARITY)
@@ -216,13 +203,6 @@ def _familiarity(files: dict[str, bytes]) -> Familiarity | None:
 
 def _json(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ReleaseError(f"cannot read {path}: {error.strerror}", REINSTALL) from error
 
 
 def _parse(parser: Any, content: bytes, name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from dicom_node import __version__
-from dicom_node.commands import audit, conformance, node, peers, process, studies
+from dicom_node.commands import audit, conformance, models, node, peers, process, studies
 from dicom_node.errors import NodeError
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ conformance.register(app)
 app.add_typer(peers.app, name="peers")
 app.add_typer(studies.app, name="studies")
 app.add_typer(audit.app, name="audit")
+app.add_typer(models.app, name="models")
 
 
 def main() -> None:

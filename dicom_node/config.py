@@ -142,7 +142,12 @@ class StudySection(_Section):
 class ModelSection(_Section):
     """Which weights run, and where."""
 
-    release: str = Field("", description="folder of a release; empty: the packaged release")
+    release: str = Field(
+        "", description="folder of a signed release for every study; empty: as models list says"
+    )
+    trusted_keys: str = Field(
+        "", description="folder of public keys that sign releases; empty: keys/trusted in data_dir"
+    )
     device: str = Field(
         "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto, cpu or cuda"
     )
@@ -304,10 +309,7 @@ def _first_problem(error: ValidationError) -> str:
 
 def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
     node = config.node.model_copy(update={"data_dir": folder / config.node.data_dir.expanduser()})
-    model = config.model
-    if model.release:
-        release = str(folder / Path(model.release).expanduser())
-        model = model.model_copy(update={"release": release})
+    model = _resolve(config.model, folder, ("release", "trusted_keys"))
     tls = _resolve(config.tls, folder, ("certificate", "key", "ca", "crl"))
     audit = _resolve(config.audit, folder, ("syslog_ca", "syslog_certificate", "syslog_key"))
     return config.model_copy(update={"node": node, "model": model, "tls": tls, "audit": audit})

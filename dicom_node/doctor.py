@@ -9,10 +9,15 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicom_node.config import NO_CERTIFICATE, NodeConfig, load_config
 from dicom_node.errors import NodeError
+
+if TYPE_CHECKING:
+    from dicom_node.registry.shelf import RunnableRelease
 
 DISK_FLOOR_GIB = 5.0
 CERTIFICATE_DAYS = 30
@@ -201,14 +206,40 @@ def _decoders(_config: NodeConfig) -> Iterator[Check]:
 def _model(config: NodeConfig) -> Iterator[Check]:
     from ai_core import load_release
     from ai_core.errors import CoreError
+    from dicom_node.errors import RegistryError
 
-    try:
-        path = Path(config.model.release) if config.model.release else None
-        info = load_release(path, config.model.device, config.model.precision).info
-    except CoreError as error:
-        yield Check("model", "wrong", str(error), error.advice)
-    else:
-        yield Check("model", "ok", f"{info.name} {info.version}, SHA-256 {info.sha256[:12]}")
+    device, precision = config.model.device, config.model.precision
+    for name, runnable in _releases_in_use(config):
+        try:
+            release = runnable()
+            info = load_release(release.folder, device, precision, release.sha256).info
+        except (CoreError, RegistryError) as error:
+            yield Check(name, "wrong", str(error.args[0]), error.advice)
+        else:
+            yield Check(name, "ok", f"{info.name} {info.version}, SHA-256 {info.sha256[:12]}")
+
+
+def _releases_in_use(config: NodeConfig) -> list[tuple[str, Callable[[], RunnableRelease]]]:
+    """Return what runs on studies and in the shadow, each with the check of its signature."""
+    from dicom_node.clock import SystemClock
+    from dicom_node.domain.states import ReleaseState
+    from dicom_node.registry.choose import database_exists, release_without_registry
+    from dicom_node.registry.shelf import runnable
+    from dicom_node.store.store import Store
+
+    pinned = bool(config.model.release) or not database_exists(config)
+    found: list[tuple[str, Callable[[], RunnableRelease]]] = []
+    if pinned:
+        found.append(("model", lambda: release_without_registry(config)))
+    if database_exists(config):
+        store = Store(config.database_url, clock=SystemClock())
+        for row in store.releases():
+            if row.state is ReleaseState.ACTIVE and not pinned:
+                found.append(("model", partial(runnable, config, row)))
+            elif row.state is ReleaseState.SHADOW:
+                found.append(("model in the shadow", partial(runnable, config, row)))
+        store.close()
+    return found
 
 
 _CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (

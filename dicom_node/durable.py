@@ -11,9 +11,10 @@ import ctypes
 import fcntl
 import os
 import platform
+import shutil
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def fault(name: str) -> None:
     _faults.hit(name)
 
 
-def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def write_file(path: Path, chunks: Iterable[bytes | memoryview], *, mode: int = 0o640) -> None:
     """Write a file so that it is there, whole, or not at all; an older one is replaced.
 
     Raises:
@@ -76,7 +77,7 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """
     temporary = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}{TEMP_SUFFIX}")
     try:
-        _write_synced(temporary, chunks)
+        _write_synced(temporary, chunks, mode)
         temporary.rename(path)
         fault("file-renamed")
         fsync_folder(path.parent)
@@ -86,8 +87,8 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         raise _refused("write", path, error) from error
 
 
-def _write_synced(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+def _write_synced(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         for chunk in chunks:
             rest = memoryview(chunk)
@@ -130,6 +131,45 @@ def ensure_dir(folder: Path) -> None:
             fsync_folder(new.parent)
     except OSError as error:
         raise _refused("make the folder", folder, error) from error
+
+
+def place_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder with these files, read-only, that is there whole or not at all.
+
+    Raises:
+        StoreError: the disk refused, or there is such a folder; nothing of the new one is left.
+    """
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}{TEMP_SUFFIX}")
+    try:
+        temporary.mkdir(mode=0o750)
+        for name, content in files.items():
+            _write_synced(temporary / name, [content], 0o440)
+        fsync_folder(temporary)
+        temporary.chmod(0o550)
+        temporary.rename(folder)
+        fsync_folder(folder.parent)
+    except OSError as error:
+        if temporary.is_dir():
+            temporary.chmod(0o750)
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise _refused("make the folder", folder, error) from error
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Give a folder another name beside it; None where there is no such folder.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    if not folder.exists():
+        return None
+    aside = folder.with_name(f"{folder.name}.broken-{uuid.uuid4().hex[:8]}")
+    try:
+        folder.rename(aside)
+        fsync_folder(folder.parent)
+    except OSError as error:
+        raise _refused("rename", folder, error) from error
+    return aside
 
 
 def remove(path: Path) -> None:

@@ -6,6 +6,7 @@ NodeError
   StoreError       the database or the spool cannot be used
   InputProblem     a study cannot be analysed (carries a Reason)
   DeliveryError    results cannot be sent
+  RegistryError    a release of the model may not run
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class StoreError(NodeError):
 
 class DeliveryError(NodeError):
     """Results cannot be sent."""
+
+
+class RegistryError(NodeError):
+    """A release of the model may not run."""
 
 
 class InputProblem(NodeError):

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ai_core.errors import CoreError
 from dicom_node import __version__
 from dicom_node.domain.reasons import Reason
 from dicom_node.durable import ensure_dir, fault, write_file
@@ -26,6 +27,9 @@ from dicom_node.logs import guard_tracebacks, pseudonym, start_logging
 from dicom_node.roles import die_with_parent
 
 log = logging.getLogger(__name__)
+
+RELEASES_IN_MEMORY = 3
+"""One for the study, one in its shadow, one of another scanner; more are loaded again."""
 
 
 def main() -> int:
@@ -45,9 +49,10 @@ def main() -> int:
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job. A study that must be held, and an error, are answers too."""
-    from ai_core.errors import CoreError
     from dicom_node.results.gate import GateError
 
+    if "shadow" in job:
+        return _shadow(job)
     try:
         return _run(job)
     except InputProblem as problem:
@@ -60,6 +65,27 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         log.exception("analysis failed", extra={"study": pseudonym(job["study_uid"])})
         return {"outcome": "error", "message": f"{type(error).__name__} in the analysis"}
+
+
+_kept: dict[tuple[str, int], Any] = {}
+"""The last study that was analysed, by UID and revision, for a release in the shadow."""
+
+
+def _shadow(job: dict[str, Any]) -> dict[str, Any]:
+    """Let another release analyse the last study. Nothing of it is written or sent."""
+    from dicom_node.flow.shadow import beside
+
+    kept = _kept.pop((job["study_uid"], job["revision"]), None)
+    if kept is None:
+        return {"outcome": "gone"}  # another process analysed it
+    case, active = kept
+    try:
+        release = _release(**job["shadow"])
+        return {"outcome": "compared", "pair": beside(case, active, release)}
+    except Exception as error:
+        log.exception("shadow failed", extra={"study": pseudonym(job["study_uid"])})
+        told = str(error) if isinstance(error, CoreError) else type(error).__name__
+        return {"outcome": "error", "message": told}
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +109,10 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         if verdict
         else None,
     )
-    outcome = run_study(study, lambda: _release(job["release"], job["device"], job["precision"]))
+    _kept.clear()
+    outcome = run_study(study, lambda: _release(**job["release"]))
+    if job.get("keep") and outcome.case is not None and outcome.result is not None:
+        _kept[job["study_uid"], job["revision"]] = (outcome.case, outcome.result)
     folder = Path(job["out"])
     ensure_dir(folder)
     results: list[dict[str, Any]] = []
@@ -113,6 +142,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         "message": outcome.message,
         "results": results,
         "timings_s": summary["timings_s"],
+        "kept": bool(_kept),
+        "sha256": outcome.release.sha256 if outcome.release else None,
     }
 
 
@@ -143,11 +174,12 @@ def _loader(files: dict[str, dict[str, str]]) -> Callable[[str], bytes]:
     return load
 
 
-@lru_cache(maxsize=1)
-def _release(path: str, device: str, precision: str) -> Any:
+@lru_cache(maxsize=RELEASES_IN_MEMORY)
+def _release(folder: str, sha256: str, device: str, precision: str) -> Any:
+    """Load a release once. Files that changed since do not matter: what runs was verified."""
     from ai_core import load_release
 
-    return load_release(Path(path) if path else None, device=device, precision=precision)
+    return load_release(Path(folder), device=device, precision=precision, sha256=sha256)
 
 
 if __name__ == "__main__":

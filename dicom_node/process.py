@@ -17,13 +17,17 @@ from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.dicom.part10 import dataset_sha256
+from dicom_node.domain.assignment import ImageOrigin
 from dicom_node.domain.profile import DEFAULT_KINDS
 from dicom_node.domain.reasons import Reason
 from dicom_node.durable import ensure_dir, write_file
 from dicom_node.errors import InputProblem, NodeError
 from dicom_node.flow.study import StudyJob, StudyOutcome, encode_json, result_json, run_study
+from dicom_node.registry.choose import database_exists, release_for, release_without_registry
+from dicom_node.registry.shelf import RunnableRelease
 from dicom_node.results.gate import GateError
 from dicom_node.results.request import Psa
+from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
 INSTALLATION_ID = "process"
@@ -31,7 +35,7 @@ MAX_PSA_NG_ML = 10_000.0
 
 
 @dataclass(frozen=True)
-class _Folder:
+class StudyFolder:
     """The readable DICOM files of a folder, and how many files were left out."""
 
     headers: tuple[InstanceHeader, ...]
@@ -42,11 +46,15 @@ class _Folder:
 
 @dataclass(frozen=True)
 class ProcessOptions:
-    """What to write, and what the images do not tell: kinds of object, PSA in ng/mL."""
+    """What to write, and what the images do not tell: kinds of object, PSA in ng/mL.
+
+    ``registry``: ask the database of the configuration which release analyses the study.
+    """
 
     maps: bool = False
     kinds: tuple[str, ...] = DEFAULT_KINDS
     psa_ng_ml: float | None = None
+    registry: bool = False
 
 
 _DEFAULTS = ProcessOptions()
@@ -63,8 +71,9 @@ def process_folder(
     Raises:
         NodeError: the folder holds no study, or more than one; the release cannot be used.
     """
-    found = _read_folder(folder)
+    found = read_folder(folder)
     ensure_dir(out)
+    release = _release(config, found, registry=options.registry)
     job = StudyJob(
         headers=found.headers,
         load=lambda uid: found.files[uid].read_bytes(),
@@ -76,12 +85,11 @@ def process_folder(
         kinds=frozenset(options.kinds),
         psa=_psa(options.psa_ng_ml),
     )
-    release = Path(config.model.release) if config.model.release else None
     try:
         outcome = run_study(
             job,
             lambda: load_release(
-                release, device=config.model.device, precision=config.model.precision
+                release.folder, config.model.device, config.model.precision, release.sha256
             ),
         )
     except CoreError as error:
@@ -103,7 +111,26 @@ def _psa(value_ng_ml: float | None) -> Psa | None:
     return Psa(value_ng_ml, "given on the command line")
 
 
-def _read_folder(folder: Path) -> _Folder:
+def _release(config: NodeConfig, found: StudyFolder, *, registry: bool) -> RunnableRelease:
+    origins = {
+        ImageOrigin(station=header.station, protocol=header.protocol_name)
+        for header in found.headers
+    }
+    if not registry or config.model.release or not database_exists(config):
+        return release_without_registry(config)
+    store = Store(config.database_url, clock=SystemClock())
+    try:
+        return release_for(config, store, lambda: origins)
+    finally:
+        store.close()
+
+
+def read_folder(folder: Path) -> StudyFolder:
+    """Read the headers of one study.
+
+    Raises:
+        NodeError: the folder holds no study, or more than one.
+    """
     if not folder.is_dir():
         raise NodeError(f"no folder {folder}", "give the folder that holds the DICOM files")
     headers: dict[str, InstanceHeader] = {}
@@ -132,10 +159,10 @@ def _read_folder(folder: Path) -> _Folder:
         raise NodeError(f"{folder} holds {len(studies)} studies", "give the folder of one study")
     if skipped:
         log.info("files left out", extra={"files": skipped, "why": "not readable as DICOM"})
-    return _Folder(tuple(headers.values()), files, digests, skipped)
+    return StudyFolder(tuple(headers.values()), files, digests, skipped)
 
 
-def _content_time(out: Path, found: _Folder) -> datetime:
+def _content_time(out: Path, found: StudyFolder) -> datetime:
     """Now; or the time of the result that ``out`` already holds of the same images.
 
     So a repeated run writes the same bytes under the same UIDs (guarantee G3).
@@ -149,7 +176,7 @@ def _content_time(out: Path, found: _Folder) -> datetime:
     return SystemClock().now().astimezone()
 
 
-def _refused(found: _Folder, reason: Reason, message: str) -> StudyOutcome:
+def _refused(found: StudyFolder, reason: Reason, message: str) -> StudyOutcome:
     return StudyOutcome(
         study_uid=found.headers[0].study_uid,
         state="failed",
@@ -162,7 +189,7 @@ def _refused(found: _Folder, reason: Reason, message: str) -> StudyOutcome:
 
 
 def _write(
-    outcome: StudyOutcome, found: _Folder, out: Path, job: StudyJob, *, maps: bool
+    outcome: StudyOutcome, found: StudyFolder, out: Path, job: StudyJob, *, maps: bool
 ) -> dict[str, Any]:
     outputs = []
     for number, item in enumerate(outcome.objects, start=1):

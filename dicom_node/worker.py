@@ -6,6 +6,7 @@ the model process, with a heartbeat while it runs. This process never imports to
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from dataclasses import asdict
@@ -15,16 +16,18 @@ from typing import Any
 from dicom_node.child import ChildDiedError, ChildTimeoutError, ModelChild
 from dicom_node.clock import Clock, WallWatch
 from dicom_node.config import NodeConfig
-from dicom_node.domain.policy import LEASE_S
+from dicom_node.domain.policy import LEASE_S, PlanKind
 from dicom_node.domain.reasons import REASONS, Reason
-from dicom_node.domain.states import RevisionState
+from dicom_node.domain.states import ReleaseState, RevisionState
 from dicom_node.durable import fault
-from dicom_node.errors import NodeError
+from dicom_node.errors import NodeError, RegistryError
 from dicom_node.flow.outbox import results_folder
 from dicom_node.flow.peers import destinations, encoding_wanted
 from dicom_node.flow.promote import evaluate_due
 from dicom_node.logs import pseudonym
-from dicom_node.store.rows import Claim, ResultRow, StaleClaim
+from dicom_node.registry.choose import origins_of, release_for, shadow_for
+from dicom_node.registry.shelf import RunnableRelease
+from dicom_node.store.rows import Claim, InstanceRow, ResultRow, ShadowRow, StaleClaim
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -101,6 +104,10 @@ class Worker:
         log.info("claimed", extra={"study": study, "revision": claim.number})
         try:
             answer = self._ask(claim, stop)
+        except RegistryError as error:
+            log.error("no release may run", extra={"study": study, "problem": error.message})
+            self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, str(error))
+            return
         except ChildTimeoutError:
             log.error("case limit exceeded", extra={"study": study})
             self._store.fail_attempt(claim, Reason.TIMEOUT, REASONS[Reason.TIMEOUT].message)
@@ -114,7 +121,56 @@ class Worker:
             self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, message)
             return
         fault("case-analysed")
-        self._commit(claim, answer)
+        state = self._commit(claim, answer)
+        if answer.get("kept") and state is not RevisionState.SUPERSEDED:
+            self._shadow(claim, answer["sha256"], stop)
+
+    def _shadow(self, claim: Claim, active_sha256: str, stop: threading.Event) -> None:
+        """Let the shadow release look at a study whose results are committed.
+
+        Nothing waits for it and nothing of it is sent; whatever goes wrong is written down alone.
+        """
+        try:
+            shadow = shadow_for(self._config, self._store, active_sha256)
+            if shadow is None or self._store.work_waits():
+                return
+            pair = self._shadow_pair(claim, shadow, stop)
+            if pair is not None:
+                run = ShadowRow(
+                    claim.study_uid, claim.number, active_sha256, shadow.sha256, json.dumps(pair)
+                )
+                self._store.shadow_add(run)
+        except NodeError as error:
+            log.error("no shadow run", extra={"problem": error.message})
+
+    def _shadow_pair(
+        self, claim: Claim, shadow: RunnableRelease, stop: threading.Event
+    ) -> dict[str, Any] | None:
+        """Return what both releases said, or what went wrong; None: nothing ran."""
+        job = {
+            "study_uid": claim.study_uid,
+            "revision": claim.number,
+            "shadow": self._release_job(shadow),
+        }
+        limit_s = self._config.model.case_limit_s
+        try:
+            answer = self._child.ask(job, limit_s, lambda: not stop.is_set())
+        except ChildTimeoutError:
+            return {"error": "it took longer than model.case_limit_s"}
+        except ChildDiedError:
+            return None if stop.is_set() else {"error": "the model process died"}
+        if answer["outcome"] == "error":
+            return {"error": answer["message"]}
+        pair: dict[str, Any] | None = answer.get("pair")
+        return pair
+
+    def _release_job(self, release: RunnableRelease) -> dict[str, str]:
+        return {
+            "folder": str(release.folder),
+            "sha256": release.sha256,
+            "device": self._config.model.device,
+            "precision": self._config.model.precision,
+        }
 
     def _ask(self, claim: Claim, stop: threading.Event) -> dict[str, Any]:
         last_beat_s = self._clock.monotonic_s()
@@ -143,6 +199,7 @@ class Worker:
                 "reason": claim.reason.value,
                 "message": claim.message,
             }
+        release = self._chosen(claim, instances)
         wanted, variants = encoding_wanted(destinations(self._store, self._config))
         return {
             "study_uid": claim.study_uid,
@@ -162,26 +219,29 @@ class Worker:
             "kinds": sorted(wanted),
             "variants": variants,
             "verdict": verdict,
-            "release": self._config.model.release,
-            "device": self._config.model.device,
-            "precision": self._config.model.precision,
+            "release": release and self._release_job(release),
+            "keep": any(row.state is ReleaseState.SHADOW for row in self._store.releases()),
             "out": str(data_dir / results_folder(claim.study_uid, claim.number)),
         }
 
-    def _commit(self, claim: Claim, answer: dict[str, Any]) -> None:
+    def _chosen(self, claim: Claim, instances: list[InstanceRow]) -> RunnableRelease | None:
+        """Return the release for a study, asked anew for each; a report alone needs none."""
+        if claim.kind is PlanKind.REPORT:
+            return None
+        return release_for(self._config, self._store, lambda: origins_of(instances))
+
+    def _commit(self, claim: Claim, answer: dict[str, Any]) -> RevisionState:
         outcome = answer["outcome"]
         study = pseudonym(claim.study_uid)
         log.info(
             "finished", extra={"study": study, "outcome": outcome, "why": answer.get("reason")}
         )
         if outcome == "error":
-            self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, answer["message"])
-            return
+            return self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, answer["message"])
         if outcome == "held":
-            self._store.finish_silent(
+            return self._store.finish_silent(
                 claim, RevisionState.HELD, Reason(answer["reason"]), answer["message"]
             )
-            return
         folder = results_folder(claim.study_uid, claim.number)
         results = [_result_row(folder, entry) for entry in answer["results"]]
         peers = destinations(self._store, self._config)
@@ -198,6 +258,7 @@ class Worker:
             )
         fault("finish-committed")
         log.info("committed", extra={"study": study, "state": state.value})
+        return state
 
 
 def _result_row(folder: Path | str, entry: dict[str, Any]) -> ResultRow:

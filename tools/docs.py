@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def states_page() -> str:
-    """Return the page with the two diagrams, from the tables of states."""
+    """Return the page with the diagrams, from the tables of states."""
     from dicom_node.domain.states import TIMED_EXITS, mermaid
 
     exits = "\n".join(f"| {state} | {limit} |" for state, limit in TIMED_EXITS.items())
@@ -17,6 +17,7 @@ def states_page() -> str:
         "# States\n\nGenerated from `dicom_node/domain/states.py` by `make docs`.\n\n"
         f"## Study revision\n\n```mermaid\n{mermaid('revision')}```\n\n"
         f"## Delivery of one object to one destination\n\n```mermaid\n{mermaid('delivery')}```\n\n"
+        f"## Release of the model\n\n```mermaid\n{mermaid('release')}```\n\n"
         "## What ends each state that is not final (G2)\n\n| State | At the latest |\n|---|---|\n"
         f"{exits}\n"
     )

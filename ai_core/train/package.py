@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from ai_core.calibration import Calibration
 from ai_core.config import CoreConfig
 from ai_core.familiarity import fit_familiarity
 from ai_core.logistic import LogisticModel
+from ai_core.manifest import read_manifest
+from ai_core.origin import Figure, Origin
 from ai_core.release import NETWORKS, Release, build_networks, choose_device, write_release
 from ai_core.train.datasets import open_cases
 from ai_core.train.fit import collect, figures, fit_calibration, fit_significance
@@ -78,8 +81,12 @@ def make_release(
     data: list[Path],
     folder: Path,
     device: str,
+    start: Path | None = None,
 ) -> dict[str, float]:
-    """Fit calibration and significance on held-out cases, measure, write the release."""
+    """Fit calibration and significance on held-out cases, measure, write the release.
+
+    ``start``: folder of the release whose weights came first; it is named as the parent.
+    """
     scratch = folder.parent / PREPARED
     source = open_cases(data, config, scratch, held_out=True)
     trained_on = open_cases(data, config, scratch)
@@ -97,7 +104,20 @@ def make_release(
     values |= gland_figures(release.gland, presence, source, config)
     card = _card(config, calibration, values, trained_on)
     familiarity = fit_familiarity(held_out.embeddings)
-    write_release(folder, config, weights, calibration, significance, presence, card, familiarity)
+    origin = Origin(
+        parent=read_manifest(start).sha256 if start else None,
+        made_by="ai-core train",
+        seed=config.training.seed,
+        trained_on=len(trained_on),
+        figures=tuple(
+            Figure(name=text, cases="held out", after=values[key])
+            for key, text in NAMES.items()
+            if math.isfinite(values[key])
+        ),
+    )
+    write_release(
+        folder, config, weights, calibration, significance, presence, card, familiarity, origin
+    )
     return values
 
 

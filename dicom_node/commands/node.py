@@ -59,9 +59,17 @@ def _say(line: str) -> None:
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what the node holds and does."""
+    from dicom_node.registry.switch import named_releases
+
     with open_store(config) as (node_config, store):
         report = store.status()
         refusals = store.refusals()
+        releases = {one.row.id: str(one) for one in named_releases(node_config, store)}
+        report["models"] = (
+            {str(rule.scope): releases[rule.release_id] for rule in store.rules()}
+            if not node_config.model.release
+            else {"pinned": node_config.model.release}
+        )
     if as_json:
         print_json({"ae_title": node_config.node.ae_title, **report, "refusals": refusals})
         return
@@ -100,13 +108,21 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 def recover(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Rebuild the database from the spool. The node must be stopped."""
+    from dicom_node.clock import SystemClock
     from dicom_node.config import load_config
     from dicom_node.flow.rebuild import rebuild_database
+    from dicom_node.registry.switch import restore
+    from dicom_node.store.store import Store
     from dicom_node.supervisor import lock_data_dir
 
     loaded = load_config(config)
     with lock_data_dir(loaded.node.data_dir):
         report = rebuild_database(loaded)
+        store = Store(loaded.database_url, clock=SystemClock())
+        try:
+            report |= restore(loaded, store)
+        finally:
+            store.close()
     if as_json:
         print_json(report)
     else:

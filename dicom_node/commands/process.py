@@ -41,7 +41,7 @@ def process(
     start_logging("process")
     loaded = load_config(config) if config else NodeConfig()
     kinds = tuple(objects) if objects else DEFAULT_KINDS
-    options = ProcessOptions(maps=maps, kinds=kinds, psa_ng_ml=psa)
+    options = ProcessOptions(maps=maps, kinds=kinds, psa_ng_ml=psa, registry=config is not None)
     report = process_folder(study_folder, out, loaded, options)
     if as_json:
         print_json(report)

@@ -27,6 +27,7 @@ class AuditEvent(StrEnum):
     ASSOCIATION_REJECTED = "association_rejected"
     NETWORK_CONFIGURATION = "network_configuration"
     SOFTWARE_CONFIGURATION = "software_configuration"
+    MODEL_CHANGED = "model_changed"
     DATABASE_REBUILT = "database_rebuilt"
     RECORDS_LOST = "records_lost"
 
@@ -74,6 +75,7 @@ _KINDS: Mapping[AuditEvent, _Kind] = {
     AuditEvent.SOFTWARE_CONFIGURATION: _Kind(
         _ALERT, "E", Code("110131", "Software Configuration")
     ),
+    AuditEvent.MODEL_CHANGED: _Kind(_ALERT, "E", Code("110131", "Software Configuration")),
     AuditEvent.DATABASE_REBUILT: _Kind(
         _ALERT, "E", Code("110131", "Software Configuration")
     ),

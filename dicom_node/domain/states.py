@@ -1,4 +1,4 @@
-"""The life of a study revision and of a delivery, as two tables (state, event) -> state.
+"""The life of a study revision, a delivery and a release, as tables (state, event) -> state.
 
 Everything that changes a state looks here; a pair that is not listed is a mistake and raises.
 The diagrams of the documentation are printed from these tables.
@@ -73,6 +73,25 @@ class DeliveryEvent(StrEnum):
     RETRY = "retry"
 
 
+class ReleaseState(StrEnum):
+    """Where a release of the model stands."""
+
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+class ReleaseEvent(StrEnum):
+    """What happens to a release of the model."""
+
+    SHADOW_BEGUN = "shadow_begun"
+    SHADOW_ENDED = "shadow_ended"
+    ACTIVATED = "activated"
+    REPLACED = "replaced"
+    REJECTED = "rejected"
+
+
 _R, _E = RevisionState, RevisionEvent
 
 REVISION_TRANSITIONS: Mapping[tuple[RevisionState, RevisionEvent], RevisionState] = {
@@ -129,6 +148,21 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
 
 FINAL_DELIVERY_STATES = frozenset({_D.SENT, _D.VERIFIED, _D.FAILED})
 
+_M, _N = ReleaseState, ReleaseEvent
+
+RELEASE_TRANSITIONS: Mapping[tuple[ReleaseState, ReleaseEvent], ReleaseState] = {
+    (_M.CANDIDATE, _N.SHADOW_BEGUN): _M.SHADOW,
+    (_M.CANDIDATE, _N.ACTIVATED): _M.ACTIVE,
+    (_M.CANDIDATE, _N.REJECTED): _M.RETIRED,
+    (_M.SHADOW, _N.SHADOW_ENDED): _M.CANDIDATE,
+    (_M.SHADOW, _N.ACTIVATED): _M.ACTIVE,
+    (_M.SHADOW, _N.REJECTED): _M.RETIRED,
+    (_M.ACTIVE, _N.REPLACED): _M.RETIRED,
+    (_M.RETIRED, _N.ACTIVATED): _M.ACTIVE,
+    (_M.RETIRED, _N.SHADOW_BEGUN): _M.SHADOW,
+}
+"""Every state may last for ever: only a person moves a release."""
+
 REVISION_TIMED_EXITS: Mapping[RevisionState, tuple[RevisionEvent, str]] = {
     _R.RECEIVING: (_E.REPORT_DUE, "study.patience_s after the last image"),
     _R.READY: (_E.CLAIM, "the next free worker"),
@@ -174,8 +208,20 @@ def next_delivery_state(state: DeliveryState, event: DeliveryEvent) -> DeliveryS
         raise IllegalTransition(f"delivery: no '{event}' in state '{state}'") from None
 
 
+def next_release_state(state: ReleaseState, event: ReleaseEvent) -> ReleaseState:
+    """Return the state after an event.
+
+    Raises:
+        IllegalTransition: the table does not list the pair.
+    """
+    try:
+        return RELEASE_TRANSITIONS[state, event]
+    except KeyError:
+        raise IllegalTransition(f"release: no '{event}' in state '{state}'") from None
+
+
 def mermaid(which: str) -> str:
-    """Draw one of the tables, ``revision`` or ``delivery``, as a mermaid state diagram.
+    """Draw one of the tables, ``revision``, ``delivery`` or ``release``, as a mermaid diagram.
 
     Raises:
         ValueError: another name.
@@ -186,8 +232,11 @@ def mermaid(which: str) -> str:
     elif which == "delivery":
         edges = [(str(s), str(e), str(t)) for (s, e), t in DELIVERY_TRANSITIONS.items()]
         start, finals = str(_D.PENDING), [str(state) for state in FINAL_DELIVERY_STATES]
+    elif which == "release":
+        edges = [(str(s), str(e), str(t)) for (s, e), t in RELEASE_TRANSITIONS.items()]
+        start, finals = str(_M.CANDIDATE), []
     else:
-        raise ValueError(f"no state table '{which}'; choose revision or delivery")
+        raise ValueError(f"no state table '{which}'; choose revision, delivery or release")
     lines = ["stateDiagram-v2", f"    [*] --> {start}"]
     lines += [f"    {source} --> {target}: {event}" for source, event, target in edges]
     lines += [f"    {state} --> [*]" for state in sorted(finals)]

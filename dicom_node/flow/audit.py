@@ -176,6 +176,11 @@ class AuditTrail:
         details = [("change", what), ("peer", detail)]
         self._put(self._alert(AuditEvent.NETWORK_CONFIGURATION, peer, details))
 
+    def model_changed(self, what: str, subject: str, details: list[tuple[str, str]]) -> None:
+        """Record that a release was added, activated, rolled back, or a key trusted."""
+        told = [("change", what), *details]
+        self._put(self._alert(AuditEvent.MODEL_CHANGED, subject, told))
+
     def trail_read(self) -> None:
         """Record that a person read the audit trail (PS3.15 A.5.3.2)."""
         where = f"audit-trail:{self._source_id}"

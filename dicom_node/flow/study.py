@@ -90,6 +90,7 @@ class StudyOutcome:
     timings_s: Mapping[str, float]
     release: ReleaseInfo | None = None
     result: CaseResult | None = field(default=None, repr=False)
+    case: Case | None = field(default=None, repr=False)
 
 
 class _Stopwatch:
@@ -149,7 +150,7 @@ def run_study(job: StudyJob, release_of: Callable[[], Any]) -> StudyOutcome:
     return StudyOutcome(
         study_uid=job.headers[0].study_uid, state="analysed", reason=None, message=None,
         objects=objects, inputs=selection.inputs(), timings_s=watch.seconds,
-        release=result.release, result=result,
+        release=result.release, result=result, case=case,
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class ClaimStore(Database):
             .limit(1)
             .with_for_update(of=studies, skip_locked=True)
         )
-        if not self._something_ready(now_s):
+        if not self.work_waits(now_s):
             return None
         with self._write() as db:
             row = db.execute(query).one_or_none()
@@ -73,8 +73,12 @@ class ClaimStore(Database):
                 return None  # PostgreSQL: read before another transaction committed
             return _claim(db, row.id, owner)
 
-    def _something_ready(self, now_s: float) -> bool:
-        """Look without a write lock: an idle worker must not hold up the receiver."""
+    def work_waits(self, now_s: float | None = None) -> bool:
+        """Whether a study waits for a worker.
+
+        It looks without a write lock: an idle worker must not hold up the receiver.
+        """
+        now_s = self._clock.now_s() if now_s is None else now_s
         query = select(revisions.c.id).where(
             revisions.c.state == "ready", revisions.c.run_after <= now_s, ~UNJUDGED
         )

@@ -11,7 +11,7 @@ from dicom_node.domain.identity import Identity
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.profile import ResultKind
 from dicom_node.domain.reasons import Reason
-from dicom_node.domain.states import DeliveryState, RevisionState
+from dicom_node.domain.states import DeliveryState, ReleaseState, RevisionState
 from dicom_node.errors import StoreError
 
 
@@ -245,6 +245,31 @@ class AuditCheck:
     problem: str
     broken_at: int | None
     last_at_s: float | None
+
+
+@dataclass(frozen=True)
+class ReleaseRow:
+    """A registered release of the model. ``sha256`` None: the one of the installed software."""
+
+    id: int
+    sha256: str | None
+    name: str
+    version: str
+    parent: str | None
+    state: ReleaseState
+    added_at_s: float
+    changed_at_s: float
+
+
+@dataclass(frozen=True)
+class ShadowRow:
+    """What two releases said of one study revision (``pair_json``: `domain.agreement.Pair`)."""
+
+    study_uid: str
+    revision: int
+    active_sha256: str
+    shadow_sha256: str
+    pair_json: str
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,12 @@ from sqlalchemy import (
 )
 
 from dicom_node.domain.policy import PlanKind
-from dicom_node.domain.states import OPEN_REVISION_STATES, DeliveryState, RevisionState
+from dicom_node.domain.states import (
+    OPEN_REVISION_STATES,
+    DeliveryState,
+    ReleaseState,
+    RevisionState,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -396,3 +401,56 @@ audit_state = Table(
     CheckConstraint("id = 1", name="single"),
 )
 """The end of the chain, and how far it was forwarded."""
+
+releases = Table(
+    "releases",
+    metadata,
+    _id(),
+    Column("sha256", _Digest, unique=True),
+    Column("name", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("parent", _Digest),
+    Column("state", String(16), nullable=False),
+    Column("added_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    CheckConstraint(_one_of("state", ReleaseState), name="state"),
+    Index(
+        "uq_releases_shadow", "state", unique=True,
+        sqlite_where=text("state = 'shadow'"), postgresql_where=text("state = 'shadow'"),
+    ),
+)  # fmt: skip
+"""Releases of the model. ``sha256`` NULL: the one that the installed software carries."""
+
+assignments = Table(
+    "assignments",
+    metadata,
+    _id(),
+    Column("sender", String(64), nullable=False),
+    Column("station", String(64), nullable=False),
+    Column("protocol", String(64), nullable=False),
+    _refers("release_id", "releases"),
+    Column("before_id", _Id, ForeignKey("assignments.id")),
+    Column("current", Boolean, nullable=False),
+    Column("made_at", Double, nullable=False),
+    Index(
+        "uq_assignments_current", "sender", "station", "protocol", unique=True,
+        sqlite_where=text("current"), postgresql_where=text("current"),
+    ),
+)  # fmt: skip
+"""Which release analyses what; an empty criterion holds for everything. ``before_id``: what a
+rollback goes back to."""
+
+shadow_runs = Table(
+    "shadow_runs",
+    metadata,
+    _id(),
+    Column("study_uid", _Uid, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("active_sha256", _Digest, nullable=False),
+    Column("shadow_sha256", _Digest, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("pair_json", Text, nullable=False),
+    UniqueConstraint("study_uid", "revision", "active_sha256", "shadow_sha256"),
+    Index("ix_shadow_runs_releases", "active_sha256", "shadow_sha256"),
+)
+"""What a shadow release said of a study beside the one whose result was sent."""

@@ -14,6 +14,7 @@ from dicom_node.store.instances import InstanceStore
 from dicom_node.store.peers import PeerStore
 from dicom_node.store.pledges import PledgeStore
 from dicom_node.store.rebuild import RebuildStore
+from dicom_node.store.releases import ReleaseStore
 from dicom_node.store.reports import ReportStore
 from dicom_node.store.revisions import RevisionStore
 from dicom_node.store.schedule import ScheduleStore
@@ -31,6 +32,7 @@ class Store(
     PledgeStore,
     AuditStore,
     PeerStore,
+    ReleaseStore,
     ReportStore,
     RebuildStore,
     ScheduleStore,

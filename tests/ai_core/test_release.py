@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ai_core.errors import ReleaseError
+from ai_core.manifest import PACKAGED_SHA256, verify_files
+from ai_core.origin import Origin, case_digest
 from ai_core.release import FILES, NETWORKS, PACKAGED, PACKAGED_NAME, load_release
 
 
@@ -110,9 +112,34 @@ def test_the_packaged_release_is_small_and_honest() -> None:
     assert "not a probability" in card
 
 
+def test_the_packaged_release_is_the_one_that_is_pinned() -> None:
+    """The packaged release has no signature: it is trusted for its digest in the code."""
+    content = (PACKAGED / PACKAGED_NAME / "manifest.json").read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    assert found == PACKAGED_SHA256, f"set PACKAGED_SHA256 in ai_core/manifest.py to {found}"
+
+
+def test_a_whole_release_is_refused_where_another_is_expected(tiny_release: Path) -> None:
+    digest = verify_files(tiny_release).sha256
+    assert load_release(tiny_release, "cpu", sha256=digest).info.sha256 == digest
+    with pytest.raises(ReleaseError, match="holds release"):
+        load_release(tiny_release, "cpu", sha256=PACKAGED_SHA256)
+
+
+def test_cases_travel_as_digests_that_need_the_key_of_the_site() -> None:
+    one = case_digest("ProstateX-0000", b"k" * 32)
+    assert one != case_digest("ProstateX-0000", b"l" * 32)
+    origin = Origin(made_by="test", seed=1, trained_on=1, cases=(one,))
+    assert Origin.model_validate_json(origin.model_dump_json()) == origin
+    with pytest.raises(ValueError, match="pattern"):
+        Origin(made_by="test", seed=1, cases=("ProstateX-0000",))
+    with pytest.raises(ValueError, match="16 bytes"):
+        case_digest("ProstateX-0000", b"short")
+
+
 def test_importing_the_core_loads_no_torch() -> None:
     code = (
-        "import sys, ai_core, ai_core.types, ai_core.geometry, ai_core.errors;"
+        "import sys, ai_core, ai_core.types, ai_core.geometry, ai_core.errors, ai_core.manifest;"
         "print([m for m in ('torch', 'SimpleITK', 'monai', 'scipy') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

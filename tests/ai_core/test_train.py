@@ -18,6 +18,7 @@ from ai_core.candidates import Candidate
 from ai_core.config import ModalityDropout, Phase, read_config
 from ai_core.errors import InputError, TrainingError
 from ai_core.features import DIRECTION
+from ai_core.manifest import verify_files
 from ai_core.nets.classifier import Classifier, corn_loss, cut_patches, suspicion_score
 from ai_core.nets.localizer import Localizer
 from ai_core.release import NETWORKS, build_networks, load_release
@@ -49,6 +50,11 @@ def test_every_phase_runs_and_the_release_loads(cache: Path, tmp_path: Path) -> 
     weights = train(config, [cache], tmp_path / "run", resume=False, device="cpu")
     values = make_release(config, weights, [cache], tmp_path / "release", "cpu")
     release = load_release(tmp_path / "release", "cpu")
+    origin = verify_files(tmp_path / "release").origin
+    assert origin is not None
+    assert (origin.parent, origin.seed) == (None, config.training.seed)
+    assert origin.trained_on > 0
+    assert origin.figures
     assert release.calibration.simulated_cases == 2
     assert values["cases"] == 2
     again = train(config, [cache], tmp_path / "run", resume=True, device="cpu")

@@ -1,4 +1,4 @@
-"""The two state tables."""
+"""The state tables."""
 
 from __future__ import annotations
 
@@ -46,11 +46,23 @@ def test_G2_from_every_state_a_final_one_can_be_reached(which: str) -> None:
     assert all(_reachable(dict(table), state) & finals for state in states)
 
 
+def test_a_release_is_moved_by_people_alone_and_never_lost() -> None:
+    table = dict(s.RELEASE_TRANSITIONS)
+    assert _reachable(table, "candidate") == set(s.ReleaseState)
+    assert {event for _, event in table} == set(s.ReleaseEvent)
+    assert all("active" in _reachable(table, state) for state in s.ReleaseState)
+    assert {event for (state, event) in table if state == "active"} == {s.ReleaseEvent.REPLACED}
+    lines = s.mermaid("release").splitlines()
+    assert {f"    {a} --> {b}: {e}" for (a, e), b in table.items()} <= set(lines)
+
+
 def test_illegal_pairs_raise() -> None:
     with pytest.raises(s.IllegalTransition, match="no 'claim' in state 'receiving'"):
         s.next_revision_state(s.RevisionState.RECEIVING, s.RevisionEvent.CLAIM)
     with pytest.raises(s.IllegalTransition):
         s.next_delivery_state(s.DeliveryState.SENT, s.DeliveryEvent.REJECTED)
+    with pytest.raises(s.IllegalTransition, match="no 'shadow_begun' in state 'active'"):
+        s.next_release_state(s.ReleaseState.ACTIVE, s.ReleaseEvent.SHADOW_BEGUN)
 
 
 def test_a_held_study_leaves_only_by_the_operator_or_a_correction() -> None:
@@ -68,5 +80,5 @@ def test_the_diagram_shows_every_transition(which: str) -> None:
 
 
 def test_the_diagram_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="choose revision or delivery"):
+    with pytest.raises(ValueError, match="choose revision, delivery or release"):
         s.mermaid("study")

@@ -19,7 +19,15 @@ from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
-from dicom_node.store.rows import Claim, Destination, InstanceRow, Plan, ResultRow, StudyToEvaluate
+from dicom_node.store.rows import (
+    Claim,
+    Destination,
+    InstanceRow,
+    Plan,
+    ResultRow,
+    ShadowRow,
+    StudyToEvaluate,
+)
 from dicom_node.store.schema import conflicts, deliveries, instances, results, revisions, studies
 from dicom_node.store.store import Store
 
@@ -94,6 +102,7 @@ def live(store: Store, clock: ManualClock) -> Iterator[str]:
     yield from _trouble(store, clock)
     yield from _revise(store, clock)
     yield from _look(store, clock)
+    yield from _shadow(store)
 
 
 def _start(store: Store) -> Iterator[str]:
@@ -105,6 +114,17 @@ def _start(store: Store) -> Iterator[str]:
     store.recover_deliveries()
     store.recover_worker("worker-0")
     yield "start"
+
+
+def _shadow(store: Store) -> Iterator[str]:
+    store.releases()
+    store.rules()
+    store.work_waits()
+    run = ShadowRow("1.2.1", 1, "a" * 64, "b" * 64, "{}")
+    store.shadow_add(run)
+    store.shadow_add(run)
+    store.shadow_list(run.active_sha256, run.shadow_sha256)
+    yield "shadow"
 
 
 def _receive(store: Store, clock: ManualClock) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Which release of the model runs: keys, the shelf of releases, rules, switching."""
