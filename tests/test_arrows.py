@@ -28,11 +28,12 @@ ARROWS: dict[str, set[str]] = {
     "dicom_node.config": {"errors", "domain"},
     "dicom_node.dicom": {"errors", "domain"},
     "dicom_node.results": {"errors", "domain", "dicom"},
+    "dicom_node.annotations": {"errors", "domain", "dicom", "results"},
     "dicom_node.store": {"errors", "domain", "config", "clock"},
     "dicom_node.net": {"errors", "domain", "config", "clock", "durable", "store", "flow", "logs"},
     "dicom_node.flow": {
         "errors", "domain", "config", "clock", "durable", "store", "dicom", "results", "net",
-        "logs",
+        "logs", "annotations",
     },
     "dicom_node.conformance": {"errors", "domain", "config", "dicom", "results", "net", "flow"},
 }  # fmt: skip

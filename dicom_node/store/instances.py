@@ -8,9 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from dicom_node.domain.annotation import ANNOTATION_CLASSES
 from dicom_node.domain.identity import Difference, Identity, agree, same_patient
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionEvent, RevisionState
+from dicom_node.store.annotations import note_annotations
 from dicom_node.store.base import (
     Database,
     add_event,
@@ -253,6 +255,7 @@ def _add_to_study(
         db.execute(insert(instances), values)
         tally(db, INSTANCES, len(fresh))
         tally(db, BYTES, sum(row.size for row in fresh.values()))
+        note_annotations(db, study.id, list(fresh), now_s)
         _count_in(db, study, list(fresh.values()), now_s)
     return [
         IngestOutcome.STORED
@@ -293,7 +296,10 @@ def _second_copy(db: Connection, study: Row[Any], row: InstanceRow) -> IngestOut
 
 
 def _count_in(db: Connection, study: Row[Any], rows: Sequence[InstanceRow], now_s: float) -> None:
-    """Let new instances move the study on."""
+    """Let new instances move the study on; what can be an annotation never does."""
+    rows = [row for row in rows if row.sop_class_uid not in ANNOTATION_CLASSES]
+    if not rows:
+        return
     images = [row for row in rows if row.role == "image"]
     if latest_revision(db, study.id) is None:
         open_revision(db, study.id, now_s)
