@@ -160,7 +160,7 @@ def _stamp(time_s: float) -> str:
 
 def _joined() -> Any:
     names = [
-        column.label(f"instance_{column.name}")
+        column.label(f"held_{column.name}")
         for column in instances.c
         if column.name not in ("study_id",)
     ]
@@ -173,17 +173,17 @@ def _joined() -> Any:
 
 def _instance(row: Row[Any]) -> InstanceRow:
     return InstanceRow(
-        study_uid=row.study_uid, series_uid=row.instance_series_uid,
-        sop_class_uid=row.instance_sop_class_uid,
-        sop_instance_uid=row.instance_sop_instance_uid,
-        transfer_syntax_uid=row.instance_transfer_syntax_uid, role=row.instance_role,
+        study_uid=row.study_uid, series_uid=row.held_series_uid,
+        sop_class_uid=row.held_sop_class_uid,
+        sop_instance_uid=row.held_sop_instance_uid,
+        transfer_syntax_uid=row.held_transfer_syntax_uid, role=row.held_role,
         identity=Identity(
-            row.instance_patient_id, row.instance_issuer, row.instance_birth_date
+            row.held_patient_id, row.held_issuer, row.held_birth_date
         ),
-        header_json=row.instance_header_json, dataset_digest=row.instance_dataset_digest,
-        path=row.instance_path, size=row.instance_size,
-        received_at_s=row.instance_received_at, calling_ae=row.instance_calling_ae,
-        called_ae=row.instance_called_ae, address=row.instance_address, id=row.instance_id,
+        header_json=row.held_header_json, dataset_digest=row.held_dataset_digest,
+        path=row.held_path, size=row.held_size,
+        received_at_s=row.held_received_at, calling_ae=row.held_calling_ae,
+        called_ae=row.held_called_ae, address=row.held_address, id=row.held_id,
     )  # fmt: skip
 
 
