@@ -1,7 +1,8 @@
 """The science: finds the prostate and suspicious lesions in multi-parametric MRI volumes.
 
-The door is `load_release`, `analyse` and `write_maps`; the types they speak are in `ai_core.types`.
-These names are resolved on first use, so that importing this package stays free of torch (PEP 562).
+The door is `load_release`, `analyse`, `write_maps` and `write_labelled`; the types they speak are in
+`ai_core.types`. These names are resolved on first use, so that importing this package stays free of
+torch (PEP 562).
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ai_core.picai.write import Labels, write_labelled
     from ai_core.pipeline import analyse
     from ai_core.predict import write_maps
     from ai_core.release import Release, load_release
 
-__all__ = ["Release", "analyse", "load_release", "write_maps"]
+__all__ = ["Labels", "Release", "analyse", "load_release", "write_labelled", "write_maps"]
 
 _HOME = {
+    "Labels": "ai_core.picai.write",
     "analyse": "ai_core.pipeline",
     "Release": "ai_core.release",
     "load_release": "ai_core.release",
+    "write_labelled": "ai_core.picai.write",
     "write_maps": "ai_core.predict",
 }
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from dicom_node import __version__
+from dicom_node.commands import annotations as annotation_commands
 from dicom_node.commands import audit, conformance, node, peers, process, studies
 from dicom_node.errors import NodeError
 
@@ -48,6 +49,7 @@ conformance.register(app)
 app.add_typer(peers.app, name="peers")
 app.add_typer(studies.app, name="studies")
 app.add_typer(audit.app, name="audit")
+app.add_typer(annotation_commands.app, name="annotations")
 
 
 def main() -> None:

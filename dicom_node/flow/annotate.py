@@ -137,17 +137,18 @@ class AnnotatedStudy:
             raise AnnotationProblem(AnnotationReason.ANALYSIS_OPEN)
 
     def read(
-        self, instance: InstanceRow, kind: AnnotationKind
+        self, instance: InstanceRow, kind: AnnotationKind, against: int | None = None
     ) -> tuple[Reading, int | None, StudyGrid | None]:
         """Read an annotation against the revision it names, else against the last with a result.
 
-        Returns what it says, the number of that revision, and the grid of its T2W images.
+        ``against``: a revision by number, whatever the annotation names. Returns what it says, the
+        number of the revision, and the grid of its T2W images.
 
         Raises:
             AnnotationProblem: it is not used.
         """
         dataset = self._dataset(instance)
-        sent = self._compared_with(dataset, kind)
+        sent = self._compared_with(dataset, kind) if against is None else self.revision(against)
         grid = self.grid(sent)
         node: NodeResult | None = None
         if sent is not None and grid is not None:
@@ -183,15 +184,15 @@ class AnnotatedStudy:
             if row.role == "image" and (through is None or row.id <= through)
         ]
 
-    def result(self, number: int | None) -> tuple[SentRevision | None, NodeResult | None]:
-        """Return a revision by number (None: the last with a result) and what the node said."""
-        sent = next(
-            (one for one in self._with_result() if number in (None, one.number)), None
-        )  # fmt: skip
+    def revision(self, number: int | None) -> SentRevision | None:
+        """Return a revision that has a result, by number."""
+        return next((one for one in self._with_result() if one.number == number), None)
+
+    def result(self, number: int | None) -> NodeResult | None:
+        """Return what the node said in a revision; None where it has no result."""
+        sent = self.revision(number)
         grid = self.grid(sent)
-        if sent is None or grid is None:
-            return sent, None
-        return sent, read_result(self._sent_result(sent), grid)
+        return None if sent is None or grid is None else read_result(self._sent_result(sent), grid)
 
     def _with_result(self) -> list[SentRevision]:
         """Return the revisions in which the study was analysed, newest first."""
