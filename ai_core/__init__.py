@@ -1,8 +1,8 @@
 """The science: finds the prostate and suspicious lesions in multi-parametric MRI volumes.
 
-The door is `load_release`, `analyse`, `write_maps` and `write_labelled`; the types they speak are in
-`ai_core.types`. These names are resolved on first use, so that importing this package stays free of
-torch (PEP 562).
+The door is `load_release`, `analyse`, `write_maps` and `write_labelled`; the types they speak are
+in `ai_core.types`. These names are resolved on first use, so that importing this package stays
+free of torch (PEP 562).
 """
 
 from __future__ import annotations

@@ -75,6 +75,7 @@ class AnnotationReason(StrEnum):
     ANALYSIS_OPEN = "analysis_open"
     UNREADABLE = "unreadable"
     DAMAGED = "damaged"
+    SAME_UID_OTHER_BYTES = "same_uid_other_bytes"
     GEOMETRY = "geometry"
     OTHER_FRAME_OF_REFERENCE = "other_frame_of_reference"
     OTHER_STUDY = "other_study"
@@ -119,6 +120,10 @@ ANNOTATION_REASONS: Mapping[AnnotationReason, AnnotationText] = {
     _R.DAMAGED: AnnotationText(
         _UNUSABLE, "The stored file no longer equals what was received.",
         "Check the disk, then send the object again.",
+    ),
+    _R.SAME_UID_OTHER_BYTES: AnnotationText(
+        _UNUSABLE, "It came twice under one SOP Instance UID with different content.",
+        "Both are kept. Store the right one again as a new object.",
     ),
     _R.GEOMETRY: AnnotationText(
         _UNUSABLE, "Its frames have no position, or no regular one.",

@@ -10,7 +10,9 @@ from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from dicom_node.domain.annotation import (
     ANNOTATION_CLASSES,
+    ANNOTATION_REASONS,
     AnnotationKind,
+    AnnotationReason,
     AnnotationState,
     Part,
 )
@@ -131,6 +133,34 @@ def note_annotations(
     ]  # fmt: skip
     if values:
         db.execute(insert(annotation_table), values)
+
+
+def contradict_annotation(
+    db: Connection, study_id: int, sop_instance_uid: str, now_s: float
+) -> bool:
+    """Set an annotation aside that came again with other content; False where it is none."""
+    query = (
+        select(annotation_table.c.id)
+        .join(instances, instances.c.id == annotation_table.c.instance_id)
+        .where(
+            instances.c.study_id == study_id, instances.c.sop_instance_uid == sop_instance_uid
+        )
+    )  # fmt: skip
+    found = db.execute(query).scalar_one_or_none()
+    if found is None:
+        return False
+    reason = AnnotationReason.SAME_UID_OTHER_BYTES
+    text = ANNOTATION_REASONS[reason]
+    db.execute(
+        update(annotation_table)
+        .where(annotation_table.c.id == found)
+        .values(
+            state=text.state, reason=reason, message=text.words, parts="", superseded_by=None,
+            judged_at=now_s,
+        )
+    )  # fmt: skip
+    _supersede(db, study_id)
+    return True
 
 
 def _supersede(db: Connection, study_id: int) -> None:

@@ -12,7 +12,7 @@ from dicom_node.domain.annotation import ANNOTATION_CLASSES
 from dicom_node.domain.identity import Difference, Identity, agree, same_patient
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionEvent, RevisionState
-from dicom_node.store.annotations import note_annotations
+from dicom_node.store.annotations import contradict_annotation, note_annotations
 from dicom_node.store.base import (
     Database,
     add_event,
@@ -150,7 +150,10 @@ class InstanceStore(Database):
             return int(db.execute(found).scalar_one())
 
     def judge(self, conflict: ConflictRow, verdict: Difference, detail: str) -> None:
-        """Write the verdict down; a copy with other content holds the study."""
+        """Write the verdict down; a copy with other content holds the study.
+
+        Of an annotation it holds nothing: the annotation is not used any more.
+        """
         now_s = self._clock.now_s()
         with self._write() as db:
             study = find_study(db, conflict.study_uid)
@@ -160,7 +163,9 @@ class InstanceStore(Database):
                 update(conflicts).where(conflicts.c.id == conflict.id).values(verdict=verdict)
             )
             add_event(db, study.id, None, now_s, f"second_copy_{verdict}", detail)
-            if verdict is Difference.OTHER:
+            if verdict is Difference.OTHER and not contradict_annotation(
+                db, study.id, conflict.sop_instance_uid, now_s
+            ):
                 hold(db, study.id, Reason.SAME_UID_OTHER_BYTES, detail, now_s)
             elif verdict is Difference.DEMOGRAPHICS:
                 _touch(db, study, now_s)

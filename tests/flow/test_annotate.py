@@ -343,3 +343,18 @@ def test_mixed_instances_of_one_batch_open_the_revision_for_the_images(node: Nod
     node.receive(mr_image())
     node.ingest.file_pending()
     assert node.state() == (1, "receiving", None)
+
+
+def test_other_content_under_one_uid_is_set_aside_and_holds_nothing(
+    node: Node, scene: Scene
+) -> None:
+    analysed(node, scene)
+    first, second = lesion(scene), lesion(scene, rank=2)
+    second.SOPInstanceUID = first.SOPInstanceUID
+    node.send(first)
+    assert judged(node) == [("seg", "used", None)]
+    node.send(second)
+    node.evaluate()
+    assert judged(node) == [("seg", "unusable", "same_uid_other_bytes")]
+    assert node.state() == (1, "delivered", None)
+    assert [one.verdict for one in node.store.conflicts_of(STUDY)] == ["other"]

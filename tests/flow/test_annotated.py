@@ -53,7 +53,7 @@ def test_what_was_drawn_is_what_training_reads(node: Node, scene: Scene, tmp_pat
     assert case.case.t2w.array.shape == scene.geometry.shape_zyx
     assert case.case.adc is not None
     (study,) = open_archive([tmp_path / "set"]).studies
-    assert _prepare(study, tmp_path / "prepared.npz", CoreConfig())
+    assert _prepare(study, tmp_path / "prepared.npz", CoreConfig(name="test", version="0"))
     assert (tmp_path / "prepared.npz").is_file()
 
 
@@ -61,16 +61,14 @@ def test_nothing_in_the_set_names_the_patient(node: Node, scene: Scene, tmp_path
     analysed(node, scene)
     node.send(lesion(scene))
     (one,) = exported(node, tmp_path)
-    patient = scene.slices[0]
-    words = [str(patient.PatientID), str(patient.PatientName), STUDY, "Reader"]
+    words = [str(scene.slices[0].PatientName), STUDY, "Reader"]
     for path in tmp_path.rglob("*"):
         if path.is_file():
             text = path.read_bytes().decode("latin-1") + path.name
-            for word in words[1:]:
+            for word in words:
                 assert word not in text, path
     assert one.name.count("_") == 1
-    events = [row.event for row in node.store.audit_records()]
-    assert "export" in events
+    assert "export" in {row.event for row in node.store.audit_list()}
 
 
 def test_a_verified_report_without_finding_is_a_negative_case(node: Node, tmp_path: Path) -> None:
