@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ai_core.geometry import index_to_lps
 from ai_core.types import Geometry
-from dicom_node.annotations.segmentation import Segmentation
+from dicom_node.annotations.segmentation import Segmentation, Stored
 from dicom_node.domain.annotation import AnnotationProblem, AnnotationReason
 
 Mask = npt.NDArray[np.bool_]
@@ -112,13 +112,13 @@ def _levels(heights: Vector, candidates: Sequence[float]) -> tuple[list[int], fl
 
 def _volume(
     segmentation: Segmentation, stack: _Stack, frames: Sequence[int]
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+) -> tuple[Stored, npt.NDArray[np.int64]]:
     """Frames that mark something, and where in them each level stands (-1: nowhere).
 
     Two frames of one segment at one level are joined.
     """
     rows = np.full(max(stack.levels) + 1, -1, dtype=np.int64)
-    slices: list[npt.NDArray[np.uint16]] = []
+    slices: list[Stored] = []
     for index in frames:
         values = segmentation.values(index)
         if not values.any():
@@ -130,12 +130,12 @@ def _volume(
         else:
             slices[rows[level]] = np.maximum(slices[rows[level]], values)
     if not slices:
-        return np.zeros((0, *segmentation.shape), dtype=np.uint16), rows
+        return np.zeros((0, *segmentation.shape), dtype=np.uint8), rows
     return np.stack(slices), rows
 
 
 def _look_up(
-    values: npt.NDArray[np.uint16], rows: npt.NDArray[np.int64], stack: _Stack, grid: Geometry
+    values: Stored, rows: npt.NDArray[np.int64], stack: _Stack, grid: Geometry
 ) -> npt.NDArray[np.uint16]:
     """Value at the voxel of the stack that holds each voxel centre of the grid, 0 outside."""
     found = np.zeros(grid.shape_zyx, dtype=np.uint16)

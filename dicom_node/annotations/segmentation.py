@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,14 @@ from dicom_node.annotations.access import (
 from dicom_node.dicom.pixels import MAX_FRAMES, MAX_SLICE_PIXELS
 from dicom_node.domain.annotation import LABEL_MAP, AnnotationProblem, AnnotationReason
 
-MAX_PIXELS = 2**30
-MAX_SEGMENTS = 1000
+MAX_PIXELS = 2**28
+MAX_SEGMENTS = 64
+"""Pixels of all frames together, and segments: each of them takes a mask in memory (G5)."""
 _COSINES = 1e-3
 HALF = 0.5
 """A fractional value counts from this share of its maximum on."""
 
+Stored = npt.NDArray[np.unsignedinteger[Any]]
 Six = tuple[float, float, float, float, float, float]
 
 
@@ -96,17 +99,19 @@ class Segmentation:
         """Rows and columns."""
         return int(self.dataset.Rows), int(self.dataset.Columns)
 
-    def values(self, index: int) -> npt.NDArray[np.uint16]:
+    def values(self, index: int) -> Stored:
         """Decode a frame to [row, column]: 0 and 1, or segment numbers in a label map.
 
         Raises:
             AnnotationProblem: it cannot be decoded.
         """
         stored = _decode(self.dataset, index, self.shape)
-        if self.label_map or text_of(self.dataset, "SegmentationType") != "FRACTIONAL":
-            return stored if self.label_map else (stored > 0).astype(np.uint16)
-        top = number_of(self.dataset, "MaximumFractionalValue") or 255.0
-        return (stored >= HALF * top).astype(np.uint16)
+        if self.label_map:
+            return stored
+        least = 1.0
+        if text_of(self.dataset, "SegmentationType") == "FRACTIONAL":
+            least = HALF * (number_of(self.dataset, "MaximumFractionalValue") or 255.0)
+        return (stored >= least).astype(np.uint8)
 
 
 def read_segmentation(dataset: Dataset, sources: Sources) -> Segmentation:
@@ -238,7 +243,7 @@ def _distance(measures: Dataset | None, keyword: str) -> float | None:
     return value if value is not None and np.isfinite(value) and value > 0 else None
 
 
-def _decode(dataset: Dataset, index: int, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
+def _decode(dataset: Dataset, index: int, shape: tuple[int, int]) -> Stored:
     syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
     bits = int(number_of(dataset, "BitsAllocated") or 0)
     if bits == 1 and not syntax.is_compressed:
@@ -254,10 +259,10 @@ def _decode(dataset: Dataset, index: int, shape: tuple[int, int]) -> npt.NDArray
         raise AnnotationProblem(AnnotationReason.UNREADABLE, detail) from error
     if array.shape != shape:
         raise AnnotationProblem(AnnotationReason.UNREADABLE, f"(frame {index + 1})")
-    return np.asarray(array, dtype=np.uint16)
+    return np.asarray(array, dtype=np.uint8 if bits <= 8 else np.uint16)
 
 
-def _bits(data: bytes, index: int, shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
+def _bits(data: bytes, index: int, shape: tuple[int, int]) -> Stored:
     """Unpack a frame of single bits; frames follow each other without a gap (PS3.5 8.1.1)."""
     count = shape[0] * shape[1]
     start, stop = index * count, (index + 1) * count
@@ -265,4 +270,4 @@ def _bits(data: bytes, index: int, shape: tuple[int, int]) -> npt.NDArray[np.uin
     unpacked = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
     if unpacked.size != count:
         raise AnnotationProblem(AnnotationReason.UNREADABLE, f"(frame {index + 1} is cut off)")
-    return unpacked.reshape(shape).astype(np.uint16)
+    return unpacked.reshape(shape)

@@ -131,10 +131,10 @@ class AnnotatedStudy:
         images = [row for row in self.rows if row.role == "image"]
         if not images:
             raise AnnotationProblem(AnnotationReason.NO_IMAGES)
-        if not all(same_patient(instance.identity, row.identity) for row in images):
-            raise AnnotationProblem(AnnotationReason.OTHER_PATIENT)
         if self.unfinished:
             raise AnnotationProblem(AnnotationReason.ANALYSIS_OPEN)
+        if not all(same_patient(instance.identity, row.identity) for row in images):
+            raise AnnotationProblem(AnnotationReason.OTHER_PATIENT)
 
     def read(
         self, instance: InstanceRow, kind: AnnotationKind, against: int | None = None

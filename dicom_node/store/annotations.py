@@ -119,10 +119,10 @@ def note_annotations(
     db: Connection, study_id: int, sop_instance_uids: Sequence[str], now_s: float
 ) -> None:
     """Give each new instance that can be an annotation its row, as part of its filing."""
+    if not sop_instance_uids:
+        return
     query = select(instances.c.id, instances.c.sop_class_uid).where(
-        instances.c.study_id == study_id,
-        instances.c.sop_instance_uid.in_(sop_instance_uids),
-        instances.c.sop_class_uid.in_(list(ANNOTATION_CLASSES)),
+        instances.c.study_id == study_id, instances.c.sop_instance_uid.in_(sop_instance_uids)
     )
     values = [
         {
@@ -131,8 +131,7 @@ def note_annotations(
         }
         for row in db.execute(query)
     ]  # fmt: skip
-    if values:
-        db.execute(insert(annotation_table), values)
+    db.execute(insert(annotation_table), values)
 
 
 def contradict_annotation(

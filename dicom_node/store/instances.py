@@ -261,6 +261,12 @@ def _add_to_study(
         tally(db, INSTANCES, len(fresh))
         tally(db, BYTES, sum(row.size for row in fresh.values()))
         note_annotations(db, study.id, list(fresh), now_s)
+        note_annotations(
+            db,
+            study.id,
+            [uid for uid, row in fresh.items() if row.sop_class_uid in ANNOTATION_CLASSES],
+            now_s,
+        )
         _count_in(db, study, list(fresh.values()), now_s)
     return [
         IngestOutcome.STORED
