@@ -44,6 +44,7 @@ def saved_in_ohif(seg: Dataset, label: str, frames: slice) -> Dataset:
     del seg.ContentCreatorName
     (segment,) = seg.SegmentSequence
     segment.SegmentLabel, segment.SegmentAlgorithmType = label, "MANUAL"
+    segment.SegmentAlgorithmName = "OHIF Brush"
     segment.SegmentedPropertyCategoryCodeSequence = [code(TISSUE)]
     segment.SegmentedPropertyTypeCodeSequence = [code(TISSUE)]
     for name in ("TrackingID", "TrackingUID", "SegmentationAlgorithmIdentificationSequence"):
