@@ -134,6 +134,19 @@ def note_annotations(
     db.execute(insert(annotation_table), values)
 
 
+def reopen_annotations(db: Connection, study_id: int, now_s: float) -> None:
+    """Have annotations judged again that were judged while the study had no result."""
+    db.execute(
+        update(annotation_table)
+        .where(
+            annotation_table.c.study_id == study_id,
+            annotation_table.c.revision.is_(None),
+            annotation_table.c.reason.is_distinct_from(AnnotationReason.SAME_UID_OTHER_BYTES),
+        )
+        .values(state=AnnotationState.PENDING, superseded_by=None, next_at=now_s)
+    )  # fmt: skip
+
+
 def contradict_annotation(
     db: Connection, study_id: int, sop_instance_uid: str, now_s: float
 ) -> bool:

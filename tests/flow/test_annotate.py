@@ -158,6 +158,12 @@ def test_a_study_that_cannot_be_analysed_can_be_annotated(node: Node, scene: Sce
     told = json.loads(row.detail_json)
     assert [one["verdict"] for one in told["findings"]] == ["new"]
     assert row.revision is None
+    analysed(node, scene)  # the diffusion images came after all
+    assert judged(node) == [("seg", "used", None)]
+    (row,) = node.store.annotations_of(STUDY)
+    told = json.loads(row.detail_json)
+    assert [one["verdict"] for one in told["findings"]] == ["accepted", "rejected"]
+    assert row.revision == 2
 
 
 def test_what_is_not_used_is_kept_and_says_why(node: Node, scene: Scene) -> None:
