@@ -129,7 +129,7 @@ def note_annotations(
             "study_id": study_id, "instance_id": row.id, "next_at": now_s,
             "kind": ANNOTATION_CLASSES[row.sop_class_uid], "state": AnnotationState.PENDING,
         }
-        for row in db.execute(query)
+        for row in db.execute(query.order_by(instances.c.id))
     ]  # fmt: skip
     db.execute(insert(annotation_table), values)
 
