@@ -364,3 +364,13 @@ def test_other_content_under_one_uid_is_set_aside_and_holds_nothing(
     assert judged(node) == [("seg", "unusable", "same_uid_other_bytes")]
     assert node.state() == (1, "delivered", None)
     assert [one.verdict for one in node.store.conflicts_of(STUDY)] == ["other"]
+
+
+def test_annotations_of_one_batch_are_numbered_as_they_came(node: Node, scene: Scene) -> None:
+    uids = ["1.2.9", "1.2.1", "1.2.5"]
+    for uid in uids:
+        one = lesion(scene)
+        one.SOPInstanceUID = uid
+        node.receive(one)
+    node.ingest.file_pending()
+    assert [row.instance.sop_instance_uid for row in node.store.annotations_of(STUDY)] == uids
