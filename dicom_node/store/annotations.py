@@ -18,6 +18,7 @@ from dicom_node.domain.annotation import (
 )
 from dicom_node.domain.identity import Identity
 from dicom_node.domain.states import RevisionState
+from dicom_node.store.annotation_schema import annotation_table
 from dicom_node.store.base import Database, add_event, find_study
 from dicom_node.store.deliveries import result_row
 from dicom_node.store.rows import (
@@ -27,7 +28,7 @@ from dicom_node.store.rows import (
     InstanceRow,
     SentRevision,
 )
-from dicom_node.store.schema import annotation_table, instances, results, revisions, studies
+from dicom_node.store.schema import instances, results, revisions, studies
 
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 600.0

@@ -260,7 +260,6 @@ def _add_to_study(
         db.execute(insert(instances), values)
         tally(db, INSTANCES, len(fresh))
         tally(db, BYTES, sum(row.size for row in fresh.values()))
-        note_annotations(db, study.id, list(fresh), now_s)
         note_annotations(
             db,
             study.id,

@@ -26,7 +26,6 @@ from sqlalchemy import (
     text,
 )
 
-from dicom_node.domain.annotation import AnnotationKind, AnnotationState
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.states import OPEN_REVISION_STATES, DeliveryState, RevisionState
 
@@ -157,39 +156,6 @@ conflicts = Table(
     Index("ix_conflicts_study_id", "study_id"),
     Index("ix_conflicts_received_at", "received_at"),
 )  # fmt: skip
-
-annotation_table = Table(
-    "annotations",
-    metadata,
-    _id(),
-    _refers("study_id", "studies"),
-    Column("instance_id", _Id, ForeignKey("instances.id"), nullable=False, unique=True),
-    Column("kind", String(16), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", String(32)),
-    Column("message", Text),
-    Column("person", String(255), nullable=False, server_default=""),
-    Column("made_at", String(14), nullable=False, server_default=""),
-    Column("parts", String(64), nullable=False, server_default=""),
-    Column("revision", Integer),
-    Column("superseded_by", _Id, ForeignKey("annotations.id")),
-    Column("detail_json", Text, nullable=False, server_default="{}"),
-    Column("judgings", Integer, nullable=False, server_default="0"),
-    Column("waits", Integer, nullable=False, server_default="0"),
-    Column("next_at", Double, nullable=False),
-    Column("judged_at", Double),
-    CheckConstraint(_one_of("kind", AnnotationKind), name="kind"),
-    CheckConstraint(_one_of("state", AnnotationState), name="state"),
-    CheckConstraint(
-        "state NOT IN ('waiting', 'unusable', 'no_annotation') OR reason IS NOT NULL",
-        name="reasoned",
-    ),
-    Index("ix_annotations_due", "state", "next_at"),
-    Index("ix_annotations_study_id", "study_id"),
-)
-"""What people stored about the node's findings: a row for each stored object that can be that.
-``parts``: what it is about, separated by blanks; ``made_at``: YYYYMMDDHHMMSS as the object says;
-``judgings``: begun and not ended; ``waits``: how often it waited for images or a result."""
 
 revisions = Table(
     "revisions",
