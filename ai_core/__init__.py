@@ -1,7 +1,7 @@
 """The science: finds the prostate and suspicious lesions in multi-parametric MRI volumes.
 
-The door is `load_release`, `analyse` and `write_maps`, to check a release without loading it
-`read_manifest`, `verify_files` and `packaged_release`; the types are in `ai_core.types`.
+The door is `load_release`, `analyse`, `write_maps` and `write_labelled`, to check a release without
+loading it `read_manifest`, `verify_files` and `packaged_release`; the types are in `ai_core.types`.
 These names are resolved on first use, so that importing this package stays free of torch (PEP 562).
 """
 
@@ -11,27 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ai_core.manifest import packaged_release, read_manifest, verify_files
+    from ai_core.picai.write import Labels, write_labelled
     from ai_core.pipeline import analyse
     from ai_core.predict import write_maps
     from ai_core.release import Release, load_release
 
 __all__ = [
+    "Labels",
     "Release",
     "analyse",
     "load_release",
     "packaged_release",
     "read_manifest",
     "verify_files",
+    "write_labelled",
     "write_maps",
 ]
 
 _HOME = {
+    "Labels": "ai_core.picai.write",
     "analyse": "ai_core.pipeline",
     "Release": "ai_core.release",
     "load_release": "ai_core.release",
     "packaged_release": "ai_core.manifest",
     "read_manifest": "ai_core.manifest",
     "verify_files": "ai_core.manifest",
+    "write_labelled": "ai_core.picai.write",
     "write_maps": "ai_core.predict",
 }
 

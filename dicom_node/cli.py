@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from dicom_node import __version__
+from dicom_node.commands import annotations as annotation_commands
 from dicom_node.commands import audit, conformance, models, node, peers, process, studies
 from dicom_node.errors import NodeError
 
@@ -49,6 +50,7 @@ app.add_typer(peers.app, name="peers")
 app.add_typer(studies.app, name="studies")
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
+app.add_typer(annotation_commands.app, name="annotations")
 
 
 def main() -> None:

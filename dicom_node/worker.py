@@ -21,6 +21,7 @@ from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import ReleaseState, RevisionState
 from dicom_node.durable import fault
 from dicom_node.errors import NodeError, RegistryError
+from dicom_node.flow.annotate import without_strangers
 from dicom_node.flow.outbox import results_folder
 from dicom_node.flow.peers import destinations, encoding_wanted
 from dicom_node.flow.promote import evaluate_due
@@ -191,7 +192,9 @@ class Worker:
 
     def _job(self, claim: Claim) -> dict[str, Any]:
         data_dir = self._config.node.data_dir
-        instances = self._store.headers_of(claim.study_uid, through=claim.through)
+        instances = without_strangers(
+            self._store.headers_of(claim.study_uid, through=claim.through)
+        )
         verdict = None
         if claim.state is not None and claim.reason is not None:
             verdict = {

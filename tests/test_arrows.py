@@ -28,11 +28,12 @@ ARROWS: dict[str, set[str]] = {
     "dicom_node.config": {"errors", "domain"},
     "dicom_node.dicom": {"errors", "domain"},
     "dicom_node.results": {"errors", "domain", "dicom"},
+    "dicom_node.annotations": {"errors", "domain", "dicom", "results"},
     "dicom_node.store": {"errors", "domain", "config", "clock"},
     "dicom_node.net": {"errors", "domain", "config", "clock", "durable", "store", "flow", "logs"},
     "dicom_node.flow": {
         "errors", "domain", "config", "clock", "durable", "store", "dicom", "results", "net",
-        "logs",
+        "logs", "annotations",
     },
     "dicom_node.registry": {"errors", "domain", "config", "clock", "durable", "store", "flow",
                             "dicom"},
@@ -40,8 +41,8 @@ ARROWS: dict[str, set[str]] = {
 }  # fmt: skip
 DOOR = {"ai_core.types", "ai_core.geometry", "ai_core.errors", "ai_core"}
 DOOR_NAMES = {
-    "analyse", "load_release", "write_maps", "read_manifest", "verify_files", "packaged_release",
-    "types", "geometry", "errors",
+    "analyse", "load_release", "write_maps", "write_labelled", "Labels", "read_manifest",
+    "verify_files", "packaged_release", "types", "geometry", "errors",
 }  # fmt: skip
 
 

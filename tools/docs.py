@@ -47,12 +47,26 @@ def administration_page(current: str) -> str:
     return f"{head}| Reason | Words |\n|---|---|\n{reasons_table()}{tail}"
 
 
+def annotations_page(current: str) -> str:
+    """Return the page about annotations with the rows of its table of reasons made anew."""
+    from dicom_node.domain.annotation import ANNOTATION_REASONS
+
+    rows = "\n".join(
+        f"| `{reason}` ({text.state}) | {text.words} |"
+        for reason, text in ANNOTATION_REASONS.items()
+    )
+    head, rest = current.split("| Reason | Words |\n|---|---|\n", 1)
+    return f"{head}| Reason | Words |\n|---|---|\n{rows}{rest[rest.index(chr(10) * 2 + '### ') :]}"
+
+
 def main() -> int:
     """Write the pages, or compare them under `--check`."""
     administration = ROOT / "docs" / "administration.md"
+    annotations = ROOT / "docs" / "annotations.md"
     pages = {
         ROOT / "docs" / "states.md": states_page(),
         ROOT / "docs" / "conformance.md": conformance_page(),
+        annotations: annotations_page(annotations.read_text(encoding="utf-8")),
         administration: administration_page(administration.read_text(encoding="utf-8")),
     }
     stale = [

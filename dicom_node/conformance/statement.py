@@ -151,6 +151,9 @@ def _services() -> list[Section]:
             "again with equal content is acknowledged once more; one with other content under the "
             "same UID is kept beside the first, acknowledged, and holds its study until somebody "
             "looks.",
+            "Segmentations, structured reports and key objects are read as annotations by people: "
+            "they begin no analysis and hold no study. Objects of the node itself that come back "
+            "are acknowledged and not kept.",
         )),
         Section("5.2.3", "Storage commitment (push model) as SCU", (
             "Asked for a few seconds after a sending where a peer offers it (setting `verify` of "

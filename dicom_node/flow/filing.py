@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dicom_node.clock import Clock
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
+from dicom_node.domain.annotation import ANNOTATION_CLASSES
 from dicom_node.durable import SyncBatch, ensure_dir, fault
 from dicom_node.errors import StoreError
 from dicom_node.flow.journal import Journal, Record
@@ -162,11 +163,17 @@ class Filing:
             log.warning("second copies with other bytes kept aside", extra={"copies": aside})
 
     def _note_own(self, entry: Entry) -> bool:
-        """Own objects that come back are noted and not kept."""
+        """Own objects that come back are noted and not kept.
+
+        A report or segmentation with our equipment and a UID that is not known may be an edited
+        copy: it is kept (docs/decisions/0016).
+        """
         header = entry.header
         if header.sop_class_uid in IMAGE_CLASSES:
             return False
-        own = is_own_object(header.manufacturer, header.model)
+        own = header.sop_class_uid not in ANNOTATION_CLASSES and is_own_object(
+            header.manufacturer, header.model
+        )
         if not own and not self._store.known_result(header.sop_instance_uid):
             return False
         self._store.record_own_object(

@@ -23,6 +23,7 @@ from dicom_node.domain.policy import (
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
+from dicom_node.flow.annotate import judge_annotations, without_strangers
 from dicom_node.flow.judge import judge_copies
 from dicom_node.flow.outbox import write_manifests
 from dicom_node.store.rows import InstanceRow, Plan, StudyToEvaluate
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_due(store: Store, data_dir: Path, clock: Clock, config: NodeConfig) -> int:
-    """One round: judge second copies, look at every study that is due, write manifests.
+    """One round: judge second copies, look at studies that are due, write manifests, annotations.
 
     Returns how many studies were looked at.
     """
@@ -49,11 +50,12 @@ def evaluate_due(store: Store, data_dir: Path, clock: Clock, config: NodeConfig)
             store.hold_study(study.study_uid, Reason.INTERNAL_ERROR)
             store.nothing_new(study)
     write_manifests(store, data_dir)
+    judge_annotations(store, data_dir)
     return len(due)
 
 
 def _evaluate(store: Store, study: StudyToEvaluate, now_s: float, config: NodeConfig) -> None:
-    rows = store.headers_of(study.study_uid)
+    rows = without_strangers(store.headers_of(study.study_uid))
     images = [row for row in rows if row.role == "image"]
     if not agree(row.identity for row in images):
         store.hold_study(study.study_uid, Reason.IDENTITY_CONFLICT)

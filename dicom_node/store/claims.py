@@ -19,6 +19,7 @@ from dicom_node.domain.policy import (
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import OPEN_REVISION_STATES, RevisionEvent, RevisionState
 from dicom_node.errors import StoreError
+from dicom_node.store.annotations import reopen_annotations
 from dicom_node.store.base import (
     SENT,
     UNJUDGED,
@@ -122,6 +123,7 @@ class ClaimStore(Database):
                 db, row, RevisionEvent.ANALYSED, now_s, node_deaths=0, reason=None, message=None,
                 manifest_due=True, result_folder=_folder(found),
             )  # fmt: skip
+            reopen_annotations(db, row.study_id, now_s)
             return _publish(db, row, found, destinations, now_s)
 
     def finish_reported(

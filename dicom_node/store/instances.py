@@ -8,9 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from dicom_node.domain.annotation import ANNOTATION_CLASSES
 from dicom_node.domain.identity import Difference, Identity, agree, same_patient
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionEvent, RevisionState
+from dicom_node.store.annotations import contradict_annotation, note_annotations
 from dicom_node.store.base import (
     Database,
     add_event,
@@ -148,7 +150,10 @@ class InstanceStore(Database):
             return int(db.execute(found).scalar_one())
 
     def judge(self, conflict: ConflictRow, verdict: Difference, detail: str) -> None:
-        """Write the verdict down; a copy with other content holds the study."""
+        """Write the verdict down; a copy with other content holds the study.
+
+        Of an annotation it holds nothing: the annotation is not used any more.
+        """
         now_s = self._clock.now_s()
         with self._write() as db:
             study = find_study(db, conflict.study_uid)
@@ -158,7 +163,9 @@ class InstanceStore(Database):
                 update(conflicts).where(conflicts.c.id == conflict.id).values(verdict=verdict)
             )
             add_event(db, study.id, None, now_s, f"second_copy_{verdict}", detail)
-            if verdict is Difference.OTHER:
+            if verdict is Difference.OTHER and not contradict_annotation(
+                db, study.id, conflict.sop_instance_uid, now_s
+            ):
                 hold(db, study.id, Reason.SAME_UID_OTHER_BYTES, detail, now_s)
             elif verdict is Difference.DEMOGRAPHICS:
                 _touch(db, study, now_s)
@@ -253,6 +260,12 @@ def _add_to_study(
         db.execute(insert(instances), values)
         tally(db, INSTANCES, len(fresh))
         tally(db, BYTES, sum(row.size for row in fresh.values()))
+        note_annotations(
+            db,
+            study.id,
+            [uid for uid, row in fresh.items() if row.sop_class_uid in ANNOTATION_CLASSES],
+            now_s,
+        )
         _count_in(db, study, list(fresh.values()), now_s)
     return [
         IngestOutcome.STORED
@@ -293,7 +306,10 @@ def _second_copy(db: Connection, study: Row[Any], row: InstanceRow) -> IngestOut
 
 
 def _count_in(db: Connection, study: Row[Any], rows: Sequence[InstanceRow], now_s: float) -> None:
-    """Let new instances move the study on."""
+    """Let new instances move the study on; what can be an annotation never does."""
+    rows = [row for row in rows if row.sop_class_uid not in ANNOTATION_CLASSES]
+    if not rows:
+        return
     images = [row for row in rows if row.role == "image"]
     if latest_revision(db, study.id) is None:
         open_revision(db, study.id, now_s)

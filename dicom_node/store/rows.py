@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from dicom_node.domain.annotation import (
+    AnnotationKind,
+    AnnotationReason,
+    AnnotationState,
+    Part,
+)
 from dicom_node.domain.identity import Identity
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.profile import ResultKind
@@ -69,6 +75,61 @@ class ConflictRow:
     received_at_s: float
     identity: Identity
     header_json: str
+
+
+@dataclass(frozen=True)
+class AnnotationDue:
+    """A stored object that can be an annotation, to be judged."""
+
+    id: int
+    kind: AnnotationKind
+    instance: InstanceRow
+
+
+@dataclass(frozen=True)
+class AnnotationOutcome:
+    """What became of judging one. ``revision``: of the result it was compared with.
+
+    ``parts``, ``person``, ``made_at`` and ``detail_json`` are empty where it is not used.
+    """
+
+    state: AnnotationState
+    reason: AnnotationReason | None = None
+    message: str = ""
+    person: str = ""
+    made_at: str = ""
+    parts: frozenset[Part] = frozenset()
+    revision: int | None = None
+    detail_json: str = "{}"
+
+
+@dataclass(frozen=True)
+class AnnotationRow:
+    """One annotation as it stands, with the instance that holds it."""
+
+    id: int
+    kind: AnnotationKind
+    state: AnnotationState
+    reason: str | None
+    message: str | None
+    person: str
+    made_at: str
+    parts: frozenset[Part]
+    revision: int | None
+    superseded_by: int | None
+    detail_json: str
+    judged_at_s: float | None
+    instance: InstanceRow
+
+
+@dataclass(frozen=True)
+class SentRevision:
+    """A revision that has results, newest objects last. ``through``: None where it is not known."""
+
+    number: int
+    state: RevisionState
+    through: int | None
+    results: tuple[ResultRow, ...]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dicom_node.clock import Clock
 from dicom_node.errors import StoreError
 from dicom_node.store.acceptance import AcceptanceStore
+from dicom_node.store.annotations import AnnotationStore
 from dicom_node.store.audit import AuditStore
 from dicom_node.store.claims import ClaimStore
 from dicom_node.store.confirmations import ConfirmationStore
@@ -36,6 +37,7 @@ class Store(
     ReportStore,
     RebuildStore,
     ScheduleStore,
+    AnnotationStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

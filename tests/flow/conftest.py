@@ -81,6 +81,7 @@ def mr_image(
 def encoded(image: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     """The data set alone, in a native transfer syntax."""
     buffer = io.BytesIO()
+    image = Dataset(image)  # without the preamble and file meta information of a file
     implicit = syntax == ImplicitVRLittleEndian
     pydicom.dcmwrite(buffer, image, implicit_vr=implicit, little_endian=True)
     return buffer.getvalue()

@@ -9,6 +9,7 @@ from dicom_node.store.rows import Claim, ResultRow
 from tests.flow.conftest import ADC, DCE, STUDY, T2W, Node, mr_image, series
 
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
+TEXT_CLASS = "1.2.840.10008.5.1.4.1.1.88.11"
 
 
 def complete() -> list[Dataset]:
@@ -95,9 +96,17 @@ def test_a_foreign_study_ends_in_silence(node: Node, changes: dict[str, str], re
 
 
 def test_a_study_without_images_ends_as_not_mr(node: Node) -> None:
-    node.send(mr_image(SOPClassUID=SR_CLASS, Modality="SR"))
+    node.send(mr_image(SOPClassUID=TEXT_CLASS, Modality="SR"))
     wait(node, 1800)
     assert node.state() == (1, "not_analysable", "not_mr")
+
+
+def test_what_can_be_an_annotation_opens_no_study(node: Node) -> None:
+    node.send(mr_image(SOPClassUID=SR_CLASS, Modality="SR"))
+    wait(node, 1800)
+    assert node.store.studies_list() == []
+    (row,) = node.store.annotations_of(STUDY)
+    assert (row.state, row.reason) == ("waiting", "no_images")
 
 
 def test_a_late_image_that_changes_nothing_opens_no_revision(node: Node) -> None:
