@@ -307,14 +307,12 @@ def _second_copy(db: Connection, study: Row[Any], row: InstanceRow) -> IngestOut
 
 def _count_in(db: Connection, study: Row[Any], rows: Sequence[InstanceRow], now_s: float) -> None:
     """Let new instances move the study on; what can be an annotation never does."""
-    rows = [row for row in rows if row.sop_class_uid not in ANNOTATION_CLASSES]
-    if not rows:
-        return
-    images = [row for row in rows if row.role == "image"]
-    if latest_revision(db, study.id) is None:
-        open_revision(db, study.id, now_s)
     values = {"instances": studies.c.instances + len(rows)}
-    if images or not study.has_images:
+    moving = [row for row in rows if row.sop_class_uid not in ANNOTATION_CLASSES]
+    images = [row for row in moving if row.role == "image"]
+    if moving and latest_revision(db, study.id) is None:
+        open_revision(db, study.id, now_s)
+    if images or (moving and not study.has_images):
         values |= _moved(study, now_s, image=bool(images))
     db.execute(update(studies).where(studies.c.id == study.id).values(**values))
     if not images:

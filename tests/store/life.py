@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from dicom_node.clock import ManualClock
+from dicom_node.domain.annotation import AnnotationState
 from dicom_node.domain.audit import APPLICATION, AuditEvent, AuditMessage, Participant
 from dicom_node.domain.confirmation import FIRST_CHECK_S, Verdict
 from dicom_node.domain.identity import Difference, Identity
@@ -20,6 +22,7 @@ from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
 from dicom_node.store.rows import (
+    AnnotationOutcome,
     Claim,
     Destination,
     InstanceRow,
@@ -34,6 +37,7 @@ from dicom_node.store.store import Store
 PACS = Destination("pacs", ("sr", "seg-lesions"))
 OBJECTS = (("seg-lesions", "1.2.840.10008.5.1.4.1.1.66.4"), ("sr", "1.2.840.10008.5.1.4.1.1.88.34"))
 DIGEST = "d" * 64
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 def image(
@@ -103,6 +107,7 @@ def live(store: Store, clock: ManualClock) -> Iterator[str]:
     yield from _revise(store, clock)
     yield from _look(store, clock)
     yield from _shadow(store)
+    yield from _annotate(store, clock)
 
 
 def _start(store: Store) -> Iterator[str]:
@@ -125,6 +130,17 @@ def _shadow(store: Store) -> Iterator[str]:
     store.shadow_add(run)
     store.shadow_list(run.active_sha256, run.shadow_sha256)
     yield "shadow"
+
+
+def _annotate(store: Store, clock: ManualClock) -> Iterator[str]:
+    edited = replace(image("1.2.1", 90, clock.now_s()), role="other", sop_class_uid=SEG)
+    store.add_instances([edited])
+    (due,) = store.annotations_due()
+    store.begin_annotation(due.id)
+    store.settle_annotation(due, AnnotationOutcome(AnnotationState.USED, revision=1))
+    assert store.annotations_of("1.2.1")
+    assert store.sent_revisions("1.2.1")
+    yield "annotate"
 
 
 def _receive(store: Store, clock: ManualClock) -> Iterator[str]:

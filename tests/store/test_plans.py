@@ -175,7 +175,7 @@ def test_a_database_of_the_version_before_gets_its_totals(store: Store, clock: M
     added = ("instances_received_at", "conflicts_received_at", "pledges_requested_at",
              "revisions_manifest_due")  # fmt: skip
     with store._engine.begin() as db:
-        for later in ("tallies", "shadow_runs", "assignments", "releases"):
+        for later in ("tallies", "shadow_runs", "assignments", "releases", "annotations"):
             db.execute(text(f"DROP TABLE {later}"))
         db.execute(text("ALTER TABLE studies DROP COLUMN instances"))
         for name in added:
