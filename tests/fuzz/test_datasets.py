@@ -265,10 +265,10 @@ def run(count: int) -> None:
             campaign.fail(cases.start, f"block: {error}")
 
     with bench.block():  # what a first use loads is no growth
-        for number in range(50):
+        for number in range(400):
             bench.case(random.Random(number))
     bench.outcomes.clear()
-    with bounded_growth(campaign, 24), limited_memory(ROOM_BYTES):
+    with bounded_growth(campaign, 32), limited_memory(ROOM_BYTES):
         for cases in campaign.blocks():
             block(cases)
     print(f"\noutcomes: {dict(sorted(bench.outcomes.items()))}")
