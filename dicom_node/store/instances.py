@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from dicom_node.domain.annotation import ANNOTATION_CLASSES
-from dicom_node.domain.identity import Difference, Identity, agree, same_patient
+from dicom_node.domain.identity import Difference, Identity, same_patient
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionEvent, RevisionState
 from dicom_node.store.annotations import contradict_annotation, note_annotations
@@ -23,6 +22,7 @@ from dicom_node.store.base import (
     make_study,
     open_revision,
 )
+from dicom_node.store.corrections import corrected_copies, covers, identity_of, swap
 from dicom_node.store.rows import ConflictRow, IngestOutcome, InstanceRow
 from dicom_node.store.schema import conflicts, events, instances, results, studies
 from dicom_node.store.tallies import BYTES, COPIES, INSTANCES, tally
@@ -182,11 +182,11 @@ class InstanceStore(Database):
             study = find_study(db, study_uid)
             if study is None:
                 return False
-            newer = _corrected_copies(db, study.id)
-            if not newer or not _covers(db, study.id, newer):
+            newer = corrected_copies(db, study.id)
+            if not newer or not covers(db, study.id, newer):
                 return False
             for instance_id, copy in newer.items():
-                _swap(db, instance_id, copy)
+                swap(db, instance_id, copy)
             first = next(iter(newer.values()))
             names = ("patient_id", "issuer", "birth_date")
             db.execute(
@@ -225,22 +225,18 @@ def _instance(row: Row[Any]) -> InstanceRow:
     return InstanceRow(
         study_uid=row.study_uid, series_uid=row.series_uid, sop_class_uid=row.sop_class_uid,
         sop_instance_uid=row.sop_instance_uid, transfer_syntax_uid=row.transfer_syntax_uid,
-        role=row.role, identity=_identity(row), header_json=row.header_json,
+        role=row.role, identity=identity_of(row), header_json=row.header_json,
         dataset_digest=row.dataset_digest, path=row.path, size=row.size,
         received_at_s=row.received_at, calling_ae=row.calling_ae, called_ae=row.called_ae,
         address=row.address, id=row.id,
     )  # fmt: skip
 
 
-def _identity(row: Row[Any]) -> Identity:
-    return Identity(row.patient_id or "", row.issuer or "", row.birth_date or "")
-
-
 def _conflict(row: Row[Any]) -> ConflictRow:
     return ConflictRow(
         id=row.id, study_uid=row.study_uid, sop_instance_uid=row.sop_instance_uid,
         verdict=row.verdict, judgings=row.judgings, kept_path=row.kept_path, path=row.path,
-        received_at_s=row.received_at, identity=_identity(row), header_json=row.header_json,
+        received_at_s=row.received_at, identity=identity_of(row), header_json=row.header_json,
     )  # fmt: skip
 
 
@@ -317,7 +313,7 @@ def _count_in(db: Connection, study: Row[Any], rows: Sequence[InstanceRow], now_
     db.execute(update(studies).where(studies.c.id == study.id).values(**values))
     if not images:
         return
-    known = None if study.patient_id is None else _identity(study)
+    known = None if study.patient_id is None else identity_of(study)
     seen, agrees = known, True
     for image in images:
         if seen is None:
@@ -354,59 +350,3 @@ def _moved(study: Row[Any], now_s: float, *, image: bool) -> dict[str, Any]:
         "last_image_at": now_s, "change_no": studies.c.change_no + 1, "evaluate_at": None,
         "has_images": bool(study.has_images) or image,
     }  # fmt: skip
-
-
-def _corrected_copies(db: Connection, study_id: int) -> dict[int, Row[Any]]:
-    """Return the last corrected copy of each instance, by instance id."""
-    rows = db.execute(
-        select(conflicts)
-        .where(conflicts.c.study_id == study_id, conflicts.c.verdict == "demographics")
-        .order_by(conflicts.c.id)
-    )
-    return {row.instance_id: row for row in rows}
-
-
-def _covers(db: Connection, study_id: int, newer: dict[int, Row[Any]]) -> bool:
-    """Whether all images are corrected, or are right as they came.
-
-    Right are images that came after the first correction, and those whose patient elements are
-    those of the corrections; all must show one patient.
-    """
-    first_s = min(row.received_at for row in newer.values())
-    seen = {_identity(row) for row in newer.values()}
-    if not agree(seen):
-        return False
-    images = db.execute(
-        select(instances).where(instances.c.study_id == study_id, instances.c.role == "image")
-    )
-    rest = [row for row in images if row.id not in newer]
-    corrected = _demographics(next(reversed(newer.values())))
-    right = all(row.received_at > first_s or _demographics(row) == corrected for row in rest)
-    return right and agree(seen | {_identity(row) for row in rest})
-
-
-def _demographics(row: Row[Any]) -> str:
-    """Digest of the patient elements of an instance, as its header has it."""
-    return str(json.loads(row.header_json)["demographics_digest"])
-
-
-def _swap(db: Connection, instance_id: int, copy: Row[Any]) -> None:
-    """Make a corrected copy the kept one, and the kept one the copy aside."""
-    kept = db.execute(select(instances).where(instances.c.id == instance_id)).one()
-    names = (
-        "header_json", "transfer_syntax_uid", "dataset_digest", "path", "size", "patient_id",
-        "issuer", "birth_date",
-    )  # fmt: skip
-    db.execute(delete(conflicts).where(conflicts.c.id == copy.id))
-    tally(db, BYTES, copy.size - kept.size)
-    db.execute(
-        update(instances)
-        .where(instances.c.id == instance_id)
-        .values(**{name: getattr(copy, name) for name in names})
-    )
-    db.execute(
-        insert(conflicts).values(
-            study_id=copy.study_id, instance_id=instance_id, verdict="settled",
-            received_at=kept.received_at, **{name: getattr(kept, name) for name in names},
-        )
-    )  # fmt: skip
