@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -43,10 +44,24 @@ def _announce(message: dict[str, object]) -> None:
 
 
 def stop_event() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set."""
+    """Return an event that SIGTERM and SIGINT set. Call it on the main thread, once.
+
+    A thread sets it, told through the wake-up descriptor. The kernel may hand the signal to any
+    thread, and a Python handler then runs only when the main thread wakes by itself; and a handler
+    that interrupts the main thread inside ``Event.wait`` must not take the event's lock.
+    """
     stop = threading.Event()
+    told, tells = socket.socketpair()
+    tells.setblocking(False)
+    signal.set_wakeup_fd(tells.detach(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: None)
+
+    def pass_on() -> None:
+        told.recv(1)
+        stop.set()
+
+    threading.Thread(target=pass_on, name="signals", daemon=True).start()
     return stop
 
 
