@@ -38,16 +38,8 @@ from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.listening import Listener, listeners
 from dicom_node.net.refusals import RefusalLog, Refused
-from dicom_node.net.server import (
-    Guard,
-    GuardedServer,
-    GuardedSocket,
-    bound_port,
-    drain,
-    keep_alive,
-    open_server,
-    serve_in_thread,
-)
+from dicom_node.net.server import Guard, GuardedServer, GuardedSocket, keep_alive
+from dicom_node.net.serving import bound_port, drain, open_server, serve_in_thread
 from dicom_node.net.stream import StorageStream, StoreRequest
 from dicom_node.store.store import Store
 

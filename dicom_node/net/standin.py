@@ -36,7 +36,8 @@ from dicom_node.net.library import (
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.outcomes import InstanceStatus
 from dicom_node.net.sender import Address, Destination, outgoing, send
-from dicom_node.net.server import GuardedServer, bound_port, drain, open_server, serve_in_thread
+from dicom_node.net.server import GuardedServer
+from dicom_node.net.serving import bound_port, drain, open_server, serve_in_thread
 
 log = logging.getLogger(__name__)
 _END = None

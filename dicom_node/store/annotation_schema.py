@@ -1,4 +1,4 @@
-"""The table of annotations; it belongs to the metadata of `dicom_node.store.schema`."""
+"""The table of annotations: what people stored about the node's findings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from sqlalchemy import (
 )
 
 from dicom_node.domain.annotation import AnnotationKind, AnnotationState
-from dicom_node.store.schema import _Id as Id
-from dicom_node.store.schema import _id as new_id
-from dicom_node.store.schema import _one_of as one_of
-from dicom_node.store.schema import _refers as refers
-from dicom_node.store.schema import metadata
+from dicom_node.store.columns import Id, metadata, new_id, one_of, refers
 
 annotation_table = Table(
     "annotations",

@@ -11,8 +11,8 @@ from dicom_node.domain.assignment import DEFAULT_SCOPE, Rule, Scope
 from dicom_node.domain.states import ReleaseEvent, ReleaseState, next_release_state
 from dicom_node.errors import ConfigError, StoreError
 from dicom_node.store.base import Database
+from dicom_node.store.release_schema import assignments, releases, shadow_runs
 from dicom_node.store.rows import ReleaseRow, ShadowRow
-from dicom_node.store.schema import assignments, releases, shadow_runs
 
 MAX_SHADOW_RUNS = 20_000
 """So many are kept, the latest (G5)."""

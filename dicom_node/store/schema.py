@@ -1,12 +1,10 @@
 """The tables. States that must not exist cannot be written: CHECKs and partial unique indexes.
 
-Times are seconds since 1970-01-01 UTC. Paths are relative to the data folder.
+Those of annotations, releases and totals stand in modules of their own; `dicom_node.store.tables`
+has all of them. Times are seconds since 1970-01-01 UTC. Paths are relative to the data folder.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -17,55 +15,16 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
     false,
-    text,
 )
 
 from dicom_node.domain.policy import PlanKind
-from dicom_node.domain.states import (
-    OPEN_REVISION_STATES,
-    DeliveryState,
-    ReleaseState,
-    RevisionState,
-)
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-# SQLite counts rows by itself only in a column of type INTEGER
-_Id = BigInteger().with_variant(Integer, "sqlite")
-_Uid = String(64)
-_Digest = String(64)
-
-
-def _one_of(column: str, values: Iterable[str]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
-
-
-def _id() -> Column[int]:
-    return Column("id", _Id, primary_key=True, autoincrement=True)
-
-
-def _refers(column: str, table: str) -> Column[int]:
-    return Column(column, _Id, ForeignKey(f"{table}.id"), nullable=False)
-
-
-def _only(condition: str, postgresql: str | None = None) -> dict[str, Any]:
-    """Limit an index to the rows of a condition."""
-    return {"sqlite_where": text(condition), "postgresql_where": text(postgresql or condition)}
-
+from dicom_node.domain.states import OPEN_REVISION_STATES, DeliveryState, RevisionState
+from dicom_node.store.columns import Digest, Id, Uid, metadata, new_id, one_of, only, refers
 
 node = Table(
     "node",
@@ -79,7 +38,7 @@ node = Table(
 boots = Table(
     "boots",
     metadata,
-    _id(),
+    new_id(),
     Column("boot_id", String(36), nullable=False, unique=True),
     Column("host", String(255), nullable=False),
     Column("started_at", Double, nullable=False),
@@ -89,8 +48,8 @@ boots = Table(
 studies = Table(
     "studies",
     metadata,
-    _id(),
-    Column("study_uid", _Uid, nullable=False, unique=True),
+    new_id(),
+    Column("study_uid", Uid, nullable=False, unique=True),
     Column("first_received_at", Double, nullable=False),
     Column("last_image_at", Double, nullable=False),
     Column("change_no", BigInteger, nullable=False, default=0),
@@ -101,22 +60,22 @@ studies = Table(
     Column("patient_id", Text),
     Column("issuer", Text),
     Column("birth_date", Text),
-    Index("ix_studies_changed", "last_image_at", **_only("change_no > evaluated_no")),
+    Index("ix_studies_changed", "last_image_at", **only("change_no > evaluated_no")),
     Index("ix_studies_evaluate_at", "evaluate_at"),
 )  # fmt: skip
 
 instances = Table(
     "instances",
     metadata,
-    _id(),
-    _refers("study_id", "studies"),
-    Column("sop_instance_uid", _Uid, nullable=False),
-    Column("sop_class_uid", _Uid, nullable=False),
-    Column("series_uid", _Uid, nullable=False),
-    Column("transfer_syntax_uid", _Uid, nullable=False),
+    new_id(),
+    refers("study_id", "studies"),
+    Column("sop_instance_uid", Uid, nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("series_uid", Uid, nullable=False),
+    Column("transfer_syntax_uid", Uid, nullable=False),
     Column("role", String(8), nullable=False),
     Column("header_json", Text, nullable=False),
-    Column("dataset_digest", _Digest, nullable=False),
+    Column("dataset_digest", Digest, nullable=False),
     Column("path", String(255), nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     Column("received_at", Double, nullable=False),
@@ -130,20 +89,20 @@ instances = Table(
     # a commitment request names instances without their study (PS3.4 J.3.2)
     Index("ix_instances_sop_instance_uid", "sop_instance_uid"),
     Index("ix_instances_received_at", "received_at"),
-    CheckConstraint(_one_of("role", ("image", "other")), name="role"),
+    CheckConstraint(one_of("role", ("image", "other")), name="role"),
 )
 
 conflicts = Table(
     "conflicts",
     metadata,
-    _id(),
-    _refers("study_id", "studies"),
-    _refers("instance_id", "instances"),
+    new_id(),
+    refers("study_id", "studies"),
+    refers("instance_id", "instances"),
     Column("verdict", String(16), nullable=False),
     Column("judgings", Integer, nullable=False, default=0),
     Column("header_json", Text, nullable=False),
-    Column("transfer_syntax_uid", _Uid, nullable=False),
-    Column("dataset_digest", _Digest, nullable=False),
+    Column("transfer_syntax_uid", Uid, nullable=False),
+    Column("dataset_digest", Digest, nullable=False),
     Column("path", String(255), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("received_at", Double, nullable=False),
@@ -152,7 +111,7 @@ conflicts = Table(
     Column("birth_date", Text, nullable=False),
     UniqueConstraint("instance_id", "dataset_digest", "transfer_syntax_uid"),
     CheckConstraint(
-        _one_of(
+        one_of(
             "verdict", ("unjudged", "same", "metadata", "demographics", "other", "settled")
         ),
         name="verdict",
@@ -165,17 +124,17 @@ conflicts = Table(
 revisions = Table(
     "revisions",
     metadata,
-    _id(),
-    _refers("study_id", "studies"),
+    new_id(),
+    refers("study_id", "studies"),
     Column("number", Integer, nullable=False),
     Column("state", String(16), nullable=False),
     Column("reason", String(32)),
     Column("message", Text),
     Column("plan", String(8)),
     Column("plan_state", String(16)),
-    Column("input_key", _Digest),
+    Column("input_key", Digest),
     Column("selection_json", Text),
-    Column("through", _Id),
+    Column("through", Id),
     Column("attempts", Integer, nullable=False, default=0),
     Column("node_deaths", Integer, nullable=False, default=0),
     Column("claim_no", Integer, nullable=False, default=0),
@@ -191,8 +150,8 @@ revisions = Table(
     Column("manifest_due", Boolean, nullable=False, default=False),
     Column("result_folder", String(255)),
     UniqueConstraint("study_id", "number"),
-    CheckConstraint(_one_of("state", RevisionState), name="state"),
-    CheckConstraint(f"plan IS NULL OR {_one_of('plan', PlanKind)}", name="plan"),
+    CheckConstraint(one_of("state", RevisionState), name="state"),
+    CheckConstraint(f"plan IS NULL OR {one_of('plan', PlanKind)}", name="plan"),
     CheckConstraint("state NOT IN ('ready', 'running') OR plan IS NOT NULL", name="planned"),
     CheckConstraint("(state = 'running') = (owner IS NOT NULL)", name="owned"),
     CheckConstraint(
@@ -201,26 +160,26 @@ revisions = Table(
     CheckConstraint("attempts >= 0 AND attempts <= 3", name="attempts"),
     Index(
         "uq_revisions_open", "study_id", unique=True,
-        **_only(_one_of("state", OPEN_REVISION_STATES)),
+        **only(one_of("state", OPEN_REVISION_STATES)),
     ),
-    Index("uq_revisions_running", "study_id", unique=True, **_only("state = 'running'")),
+    Index("uq_revisions_running", "study_id", unique=True, **only("state = 'running'")),
     Index("ix_revisions_state", "state", "run_after"),
-    Index("ix_revisions_manifest_due", "manifest_due", **_only("manifest_due = 1", "manifest_due")),
+    Index("ix_revisions_manifest_due", "manifest_due", **only("manifest_due = 1", "manifest_due")),
 )  # fmt: skip
 
 results = Table(
     "results",
     metadata,
-    _id(),
-    _refers("revision_id", "revisions"),
+    new_id(),
+    refers("revision_id", "revisions"),
     Column("kind", String(32), nullable=False),
     Column("variant", String(32), nullable=False, server_default=""),
     Column("rank", Integer, nullable=False),
-    Column("sop_class_uid", _Uid, nullable=False),
-    Column("sop_instance_uid", _Uid, nullable=False),
-    Column("series_uid", _Uid, nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False),
+    Column("series_uid", Uid, nullable=False),
     Column("path", String(255), nullable=False),
-    Column("sha256", _Digest, nullable=False),
+    Column("sha256", Digest, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
     UniqueConstraint("revision_id", "sop_instance_uid"),
@@ -230,9 +189,9 @@ results = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    _id(),
-    _refers("result_id", "results"),
-    _refers("revision_id", "revisions"),
+    new_id(),
+    refers("result_id", "results"),
+    refers("revision_id", "revisions"),
     Column("peer", String(64), nullable=False),
     Column("rank", Integer, nullable=False),
     Column("state", String(16), nullable=False),
@@ -252,12 +211,12 @@ deliveries = Table(
     Column("check_at", Double),
     Column("confirmation", Text),
     UniqueConstraint("result_id", "peer"),
-    CheckConstraint(_one_of("state", DeliveryState), name="state"),
+    CheckConstraint(one_of("state", DeliveryState), name="state"),
     CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owned"),
     CheckConstraint("state NOT IN ('sent', 'verified') OR sent_at IS NOT NULL", name="sent"),
     Index("ix_deliveries_due", "state", "peer", "next_at"),
     Index("ix_deliveries_revision_id", "revision_id", "peer", "state"),
-    Index("ix_deliveries_check_at", "peer", "check_at", **_only("check_at IS NOT NULL")),
+    Index("ix_deliveries_check_at", "peer", "check_at", **only("check_at IS NOT NULL")),
 )  # fmt: skip
 """``check_at``: when to ask next whether the destination keeps what was sent; ``checks``: how often
 it was asked since the object was sent; ``losses``: how often it did not keep it;
@@ -266,8 +225,8 @@ it was asked since the object was sent; ``losses``: how often it did not keep it
 commitments = Table(
     "commitments",
     metadata,
-    _id(),
-    Column("transaction_uid", _Uid, nullable=False, unique=True),
+    new_id(),
+    Column("transaction_uid", Uid, nullable=False, unique=True),
     Column("peer", String(64), nullable=False),
     Column("requested_at", Double, nullable=False),
     Column("answered_at", Double),
@@ -277,8 +236,8 @@ commitments = Table(
 commitment_items = Table(
     "commitment_items",
     metadata,
-    Column("commitment_id", _Id, ForeignKey("commitments.id"), primary_key=True),
-    Column("delivery_id", _Id, ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("commitment_id", Id, ForeignKey("commitments.id"), primary_key=True),
+    Column("delivery_id", Id, ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
     Column("claim_no", Integer, nullable=False),
     Index("ix_commitment_items_delivery_id", "delivery_id"),
 )
@@ -288,8 +247,8 @@ one says nothing about a later one."""
 pledges = Table(
     "pledges",
     metadata,
-    _id(),
-    Column("transaction_uid", _Uid, nullable=False),
+    new_id(),
+    Column("transaction_uid", Uid, nullable=False),
     Column("peer", String(64), nullable=False),
     Column("references_json", Text, nullable=False),
     Column("state", String(16), nullable=False),
@@ -299,7 +258,7 @@ pledges = Table(
     Column("answered_at", Double),
     Column("message", Text),
     UniqueConstraint("peer", "transaction_uid"),
-    CheckConstraint(_one_of("state", ("pending", "answered", "failed")), name="state"),
+    CheckConstraint(one_of("state", ("pending", "answered", "failed")), name="state"),
     Index("ix_pledges_due", "state", "next_at"),
     Index("ix_pledges_requested_at", "requested_at"),
 )
@@ -327,7 +286,7 @@ acceptances = Table(
     "acceptances",
     metadata,
     Column("peer", String(64), primary_key=True),
-    Column("sop_class_uid", _Uid, primary_key=True),
+    Column("sop_class_uid", Uid, primary_key=True),
     Column("address", String(512), nullable=False),
     Column("accepted", Boolean, nullable=False),
     Column("learned_at", Double, nullable=False),
@@ -337,8 +296,8 @@ acceptances = Table(
 omissions = Table(
     "omissions",
     metadata,
-    _id(),
-    _refers("revision_id", "revisions"),
+    new_id(),
+    refers("revision_id", "revisions"),
     Column("peer", String(64), nullable=False),
     Column("kind", String(32), nullable=False),
     Column("replaced_by", String(64), nullable=False),
@@ -351,7 +310,7 @@ omissions = Table(
 refusals = Table(
     "refusals",
     metadata,
-    _id(),
+    new_id(),
     Column("calling_ae", String(64), nullable=False),
     Column("called_ae", String(64), nullable=False),
     Column("address", String(64), nullable=False),
@@ -366,8 +325,8 @@ refusals = Table(
 events = Table(
     "events",
     metadata,
-    _id(),
-    Column("study_id", _Id, ForeignKey("studies.id")),
+    new_id(),
+    Column("study_id", Id, ForeignKey("studies.id")),
     Column("revision", Integer),
     Column("at", Double, nullable=False),
     Column("event", String(48), nullable=False),
@@ -378,13 +337,13 @@ events = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("id", Id, primary_key=True, autoincrement=False),
     Column("at", Double, nullable=False),
     Column("event", String(48), nullable=False),
     Column("subject", String(255), nullable=False),
     Column("message", Text, nullable=False),
-    Column("previous_hash", _Digest, nullable=False),
-    Column("hash", _Digest, nullable=False, unique=True),
+    Column("previous_hash", Digest, nullable=False),
+    Column("hash", Digest, nullable=False, unique=True),
     Index("ix_audit_event", "event", "id"),
 )
 """The audit trail: numbered without gaps, each record chained to the one before. Triggers refuse
@@ -394,63 +353,10 @@ audit_state = Table(
     "audit_state",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("head_id", _Id, nullable=False),
-    Column("head_hash", _Digest, nullable=False),
-    Column("forwarded_id", _Id, nullable=False),
+    Column("head_id", Id, nullable=False),
+    Column("head_hash", Digest, nullable=False),
+    Column("forwarded_id", Id, nullable=False),
     Column("forwarded_at", Double),
     CheckConstraint("id = 1", name="single"),
 )
 """The end of the chain, and how far it was forwarded."""
-
-releases = Table(
-    "releases",
-    metadata,
-    _id(),
-    Column("sha256", _Digest, unique=True),
-    Column("name", String(64), nullable=False),
-    Column("version", String(64), nullable=False),
-    Column("parent", _Digest),
-    Column("state", String(16), nullable=False),
-    Column("added_at", Double, nullable=False),
-    Column("changed_at", Double, nullable=False),
-    CheckConstraint(_one_of("state", ReleaseState), name="state"),
-    Index(
-        "uq_releases_shadow", "state", unique=True,
-        sqlite_where=text("state = 'shadow'"), postgresql_where=text("state = 'shadow'"),
-    ),
-)  # fmt: skip
-"""Releases of the model. ``sha256`` NULL: the one that the installed software carries."""
-
-assignments = Table(
-    "assignments",
-    metadata,
-    _id(),
-    Column("sender", String(64), nullable=False),
-    Column("station", String(64), nullable=False),
-    Column("protocol", String(64), nullable=False),
-    _refers("release_id", "releases"),
-    Column("before_id", _Id, ForeignKey("assignments.id")),
-    Column("current", Boolean, nullable=False),
-    Column("made_at", Double, nullable=False),
-    Index(
-        "uq_assignments_current", "sender", "station", "protocol", unique=True,
-        sqlite_where=text("current"), postgresql_where=text("current"),
-    ),
-)  # fmt: skip
-"""Which release analyses what; an empty criterion holds for everything. ``before_id``: what a
-rollback goes back to."""
-
-shadow_runs = Table(
-    "shadow_runs",
-    metadata,
-    _id(),
-    Column("study_uid", _Uid, nullable=False),
-    Column("revision", Integer, nullable=False),
-    Column("active_sha256", _Digest, nullable=False),
-    Column("shadow_sha256", _Digest, nullable=False),
-    Column("at", Double, nullable=False),
-    Column("pair_json", Text, nullable=False),
-    UniqueConstraint("study_uid", "revision", "active_sha256", "shadow_sha256"),
-    Index("ix_shadow_runs_releases", "active_sha256", "shadow_sha256"),
-)
-"""What a shadow release said of a study beside the one whose result was sent."""

@@ -12,7 +12,7 @@ from collections import Counter
 from sqlalchemy import BigInteger, Column, Connection, String, Table, bindparam, select, update
 
 from dicom_node.domain.states import DeliveryState, RevisionState
-from dicom_node.store.schema import metadata
+from dicom_node.store.columns import metadata
 
 tallies = Table(
     "tallies",

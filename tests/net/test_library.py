@@ -6,7 +6,7 @@ from pynetdicom import build_context
 from pynetdicom.dimse_primitives import C_ECHO
 
 from dicom_node.net.library import application_entity
-from tests.net.conftest import NODE_AE, OpenPortWith
+from tests.net.conftest import NODE_AE, OpenPortWith, wait_for
 
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -21,8 +21,7 @@ def test_an_answer_is_left_to_who_waits_for_it(open_port: OpenPortWith) -> None:
     answer, request = C_ECHO(), C_ECHO()
     answer.MessageIDBeingRespondedTo, request.MessageID = 1, 2
     assoc._reactor_checkpoint.clear()  # the association's own loop stands still
-    while not assoc._is_paused:
-        pass
+    wait_for(lambda: assoc._is_paused)
     assoc.dimse.msg_queue.put((1, answer))
     assert assoc.dimse.get_msg(block=False) == (None, None)  # as the loop asks
     assert assoc.dimse.get_msg(block=True) == (1, answer)  # as who sent the request asks

@@ -18,7 +18,7 @@ from pynetdicom.presentation import build_context
 from dicom_node.net.contexts import VERIFICATION, supported_contexts
 from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
-from dicom_node.net.server import drain, open_server, serve_in_thread
+from dicom_node.net.serving import drain, open_server, serve_in_thread
 from dicom_node.net.stream import StorageStream, command_elements, encode_command
 from tests.net.conftest import MR, OpenPortWith, wait_for
 from tests.net.wire import Wire, element, pdata, pdu, status_of, store_rq

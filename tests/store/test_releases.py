@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from dicom_node.domain.assignment import Scope
 from dicom_node.domain.states import IllegalTransition
 from dicom_node.errors import ConfigError, StoreError
-from dicom_node.store import releases, schema
+from dicom_node.store import release_schema, releases
 from dicom_node.store.rows import ShadowRow
 from dicom_node.store.store import Store
 from tests.store.test_store import claimed, image, in_threads, make_ready
@@ -136,11 +136,11 @@ def test_states_that_must_not_exist_cannot_be_written(store: Store) -> None:
     ]  # fmt: skip
     for row in rows:
         with pytest.raises(IntegrityError), store._engine.begin() as db:
-            db.execute(insert(schema.releases).values(**row))
+            db.execute(insert(release_schema.releases).values(**row))
     second = {"sender": "", "station": "", "protocol": "", "release_id": 1, "current": True,
               "made_at": 0.0}  # fmt: skip
     with pytest.raises(IntegrityError), store._engine.begin() as db:
-        db.execute(insert(schema.assignments).values(**second))
+        db.execute(insert(release_schema.assignments).values(**second))
 
 
 def test_G5_shadow_runs_are_bounded_and_a_repeated_run_replaces(

@@ -20,7 +20,7 @@ from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import ConfigError, NodeError, StoreError
-from dicom_node.store import schema
+from dicom_node.store import schema, tables
 from dicom_node.store.engine import HEAD, journal_settings, migrate, open_engine
 from dicom_node.store.peers import MAX_REFUSALS
 from dicom_node.store.rows import (
@@ -112,9 +112,9 @@ def test_the_migrated_schema_is_the_declared_one(store: Store) -> None:
 
     with store._engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, schema.metadata) == []
+        assert compare_metadata(context, tables.metadata) == []
         names = set(inspect(connection).get_table_names())
-    assert names == set(schema.metadata.tables) | {"alembic_version"}
+    assert names == set(tables.metadata.tables) | {"alembic_version"}
 
 
 def test_a_database_without_schema_or_of_a_newer_program_is_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from dicom_node.store.schema import metadata
+from dicom_node.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

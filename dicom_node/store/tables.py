@@ -1,0 +1,11 @@
+"""All tables together: ``metadata`` is whole only once each module that declares tables is read."""
+
+from __future__ import annotations
+
+from dicom_node.store import annotation_schema, release_schema, schema, tallies
+from dicom_node.store.columns import metadata
+
+DECLARED_IN = (schema, annotation_schema, release_schema, tallies)
+"""The modules that declare tables."""
+
+__all__ = ["DECLARED_IN", "metadata"]
