@@ -20,6 +20,8 @@ class Calibration(BaseModel):
 
     ``heat_slope`` and ``heat_offset`` bring the logit of the fused map to the log-odds of a voxel
     to lie in significant cancer (Platt); the losses that find small lesions leave it too sure.
+    ``case_slope`` and ``case_offset`` do the same from the most likely candidate to the case:
+    a case holds cancer more often than any one of its candidates is cancer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +32,8 @@ class Calibration(BaseModel):
     classifier_weight: float = 0.5
     feature_weight: float = 0.0
     intercept: float = 0.0
+    case_slope: Annotated[float, Field(gt=0)] = 1.0
+    case_offset: float = 0.0
     report_from: Annotated[float, Field(ge=0, le=1)] = 0.05
     simulated_cases: int = 0
     real_cases: int = 0
@@ -43,6 +47,10 @@ class Calibration(BaseModel):
             + self.intercept
         )
         return sigmoid(combined)
+
+    def case_likelihood(self, highest: float) -> float:
+        """Likelihood 0-1 of significant cancer in the case, from its most likely candidate's."""
+        return sigmoid(self.case_slope * logit(highest) + self.case_offset)
 
 
 def logit(probability: float) -> float:

@@ -229,7 +229,7 @@ def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
     measures = _measures(run, view)
     cut = gland_cut_off(gland_mask > 0, case.t2w.geometry)
     remarks = [*prepared.quality, *judge_measures(measures), *([cut] if cut else [])]
-    likelihood = max((region.likelihood for region in regions), default=0.0)
+    highest = max((region.likelihood for region in regions), default=0.0)
     return CaseResult(
         geometry=case.t2w.geometry,
         gland=masks.as_gland(target),
@@ -247,7 +247,7 @@ def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
             }
         ),
         findings=findings,
-        case_likelihood=likelihood,
+        case_likelihood=release.calibration.case_likelihood(highest),
         case_significant=any(finding.significant for finding in findings),
         quality=tuple(remarks),
         release=release.info,

@@ -68,11 +68,15 @@ class LesionTags:
 
 @dataclass(frozen=True)
 class RowData:
-    """All rows of one method, ready for weighting. ``means``: name -> (case index, value)."""
+    """All rows of one method, ready for weighting. ``means``: name -> (case index, value).
+
+    ``cases``: by the highest candidate; ``stated``: by what is said of the case, where it is.
+    """
 
     drawn: Floats
     lesions: Rows
     cases: Rows
+    stated: Rows
     findings: Rows
     hard_cases: Rows
     hard_foci: Rows
@@ -83,13 +87,15 @@ class RowData:
 def row_data(records: Sequence[CaseRecord], row: Row) -> RowData:
     """Collect the rows of a method."""
     analysis, score = row
-    lesions, cases, findings, hard_cases, hard_foci = (_Builder() for _ in range(5))
+    lesions, cases, stated, findings, hard_cases, hard_foci = (_Builder() for _ in range(6))
     means = {name: _Builder() for name in ("first_two_hit", "gland_dice", "pz_dice", "tz_dice")}
     tags: list[LesionTags] = []
     for index, record in enumerate(records):
         part = record.analyses[analysis]
         top = max((c.scores[score] for c in part.candidates), default=0.0)
         cases.add(index, record.positive, top)
+        case = part.case_likelihood
+        stated.add(index, record.positive, top if case is None else case)
         if record.positive or (record.highest_pirads or 0) >= HARD_PIRADS:
             hard_cases.add(index, record.positive, top)
         for name in ("gland_dice", "pz_dice", "tz_dice"):
@@ -105,6 +111,7 @@ def row_data(records: Sequence[CaseRecord], row: Row) -> RowData:
         np.array([float(record.lesions_drawn) for record in records]),
         lesions.rows(),
         cases.rows(),
+        stated.rows(),
         findings.rows(),
         hard_cases.rows(),
         hard_foci.rows(),
@@ -210,9 +217,9 @@ FIGURES: dict[str, Figure] = {
 }
 #: Figures of the row that is reported to users alone: scores of other rows are no probabilities.
 CALIBRATION_FIGURES: dict[str, Figure] = {
-    "ece_case": lambda d, w: calibration_error(d.cases, w),
+    "ece_case": lambda d, w: calibration_error(d.stated, w),
     "ece_finding": lambda d, w: calibration_error(d.findings, w * d.drawn),
-    "brier_case": lambda d, w: brier(d.cases, w),
+    "brier_case": lambda d, w: brier(d.stated, w),
     "brier_finding": lambda d, w: brier(d.findings, w * d.drawn),
 }
 OUTLINE_FIGURES: dict[str, Figure] = {

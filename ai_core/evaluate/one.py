@@ -59,13 +59,13 @@ def evaluate_case(labelled: LabelledCase, release: Release, plan: Plan) -> CaseR
     lesions, grades = _lesions(labelled)
     analyses = {}
     seen = examine(labelled.case, release)
-    analyses[FULL] = _judge(seen, _of_release(seen), labelled, lesions)
+    analyses[FULL] = _stated(seen, labelled, lesions)
     if plan.tissue_table:
         analyses[TISSUE_TABLE] = _judge(seen, _of_table(seen, release), labelled, lesions)
     for modality in plan.without:
         if modality in seen.result.modality_maps:
             part = examine(labelled.case, release, frozenset({modality}))
-            record = _judge(part, _of_release(part), labelled, lesions)
+            record = _stated(part, labelled, lesions)
         else:
             record = analyses[FULL]  # it was not there
         analyses[f"without_{modality.value}"] = record
@@ -82,6 +82,12 @@ def evaluate_case(labelled: LabelledCase, release: Release, plan: Plan) -> CaseR
         analyses=analyses,
         quality=tuple(q.code.value for q in seen.result.quality),
     )
+
+
+def _stated(seen: Examination, labelled: LabelledCase, lesions: LabelArray) -> AnalysisRecord:
+    """Judge the release's own candidates, and keep what it says of the case."""
+    record = _judge(seen, _of_release(seen), labelled, lesions)
+    return record.model_copy(update={"case_likelihood": round(seen.result.case_likelihood, 6)})
 
 
 def _lesions(labelled: LabelledCase) -> tuple[LabelArray, tuple[int, ...]]:

@@ -35,10 +35,12 @@ class AnalysisRecord(_Part):
     """One analysis of a case.
 
     ``benign_candidates``: for each benign focus, which candidates lie on it. Dice: None where
-    there is no reference.
+    there is no reference. ``case_likelihood``: as stated to the user; None where there is none
+    but the score of the highest candidate.
     """
 
     candidates: tuple[CandidateRecord, ...]
+    case_likelihood: float | None = None
     benign_candidates: tuple[tuple[int, ...], ...] = ()
     gland_found: bool = True
     gland_dice: float | None = None

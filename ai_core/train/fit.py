@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rich.progress import track
 from sklearn.metrics import roc_auc_score
 
-from ai_core.calibration import Calibration, logit, sigmoid
+from ai_core.calibration import LOGIT_LIMIT, Calibration, logit, sigmoid
 from ai_core.features import DIRECTION, FEATURES, Features, Scene, candidate_features
 from ai_core.localize import classify, localize, second_opinion, zones_in
 from ai_core.logistic import LogisticModel
@@ -106,13 +106,13 @@ def _dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], label: int) ->
     return 2.0 * float((one & other).sum()) / max(1.0, float(one.sum() + other.sum()))
 
 
-def case_weights(rows: list[Row], held_out: HeldOut) -> npt.NDArray[np.float64]:
-    """Weight of each candidate, so that positive cases count at the prevalence in use."""
-    cases = [held_out.significant[case] > 0 for case in held_out.fitted()]
-    share = min(max(float(np.mean(cases)), 1e-3), 1 - 1e-3)
+def case_weights(cases: list[int], held_out: HeldOut) -> npt.NDArray[np.float64]:
+    """Weight of each of ``cases``, so that positive ones count at the prevalence in use."""
+    positive = [held_out.significant[case] > 0 for case in held_out.fitted()]
+    share = min(max(float(np.mean(positive)), 1e-3), 1 - 1e-3)
     wanted = held_out.prevalence
     up, down = wanted / share, (1 - wanted) / (1 - share)
-    return np.array([up if held_out.significant[row.case] else down for row in rows])
+    return np.array([up if held_out.significant[case] else down for case in cases])
 
 
 def fit_calibration(held_out: HeldOut, start: Calibration | None = None) -> Calibration:
@@ -136,7 +136,9 @@ def fit_calibration(held_out: HeldOut, start: Calibration | None = None) -> Cali
             for row, seen in zip(rows, _unseen(rows), strict=True)
         ]
     )
-    weights, intercept = bounded_logistic(inputs, labels, (1, 1, 1), case_weights(rows, held_out))
+    weights, intercept = bounded_logistic(
+        inputs, labels, (1, 1, 1), case_weights([row.case for row in rows], held_out)
+    )
     first = blank.model_copy(
         update={
             "map_weight": float(weights[0]),
@@ -146,10 +148,27 @@ def fit_calibration(held_out: HeldOut, start: Calibration | None = None) -> Cali
         }
     )
     odds = inputs @ weights + first.intercept
+    first = _with_case([row.case for row in rows], odds, held_out, first)
     wrong = np.sort(odds[~labels])[::-1]
     allowed = int(FALSE_POSITIVES_PER_CASE * count)
     threshold = sigmoid(float(wrong[allowed])) if allowed < len(wrong) else 0.0
     return first.model_copy(update={"report_from": round(threshold, 4)})
+
+
+def _with_case(
+    cases: list[int], odds: npt.NDArray[np.float64], held_out: HeldOut, start: Calibration
+) -> Calibration:
+    """Fit the case's log-odds to the highest of its candidates (``cases``: of each of ``odds``)."""
+    highest: dict[int, float] = {}
+    for case, value in zip(cases, odds.tolist(), strict=True):
+        highest[case] = max(highest.get(case, -LOGIT_LIMIT), value)
+    there = list(highest)
+    labels = np.array([held_out.significant[case] > 0 for case in there])
+    inputs = np.array([[highest[case]] for case in there])
+    slope, offset = bounded_logistic(inputs, labels, (1,), case_weights(there, held_out))
+    if slope[0] <= 0:
+        return start
+    return start.model_copy(update={"case_slope": float(slope[0]), "case_offset": offset})
 
 
 def _unseen(rows: list[Row]) -> list[float]:

@@ -66,7 +66,7 @@ def _second_line(outcome: Analysed) -> str:
     result = outcome.result
     calibrated = result.release.calibrated_on_real_cases
     name = "likelihood of csPCa" if calibrated else "AI suspicion index, not a probability"
-    return f"Highest of the case: {text.percent(result.case_likelihood):.0f} % ({name})"
+    return f"Whole examination: {text.percent(result.case_likelihood):.0f} % ({name})"
 
 
 def _draw_maps(page: Image.Image, marks: list[Mark]) -> None:

@@ -237,6 +237,17 @@ def test_figures_of_known_cases() -> None:
     assert "| AUROC by case | 1.000 |" in as_markdown(report, Outcome(INFO, ()), "x")
 
 
+def test_calibration_by_case_is_of_what_is_said_of_the_case() -> None:
+    def saying(record: CaseRecord) -> CaseRecord:
+        said = record.analyses[FULL].model_copy(update={"case_likelihood": float(record.positive)})
+        return record.model_copy(update={"analyses": {FULL: said}})
+
+    report = make_report(Outcome(INFO, tuple(map(saying, _records()))), ("map",), repeats=5)
+    assert report.rows["likelihood"]["ece_case"].value == 0.0
+    assert report.rows["likelihood"]["brier_case"].value == 0.0
+    assert report.rows["likelihood"]["auroc"].value == 1.0
+
+
 def test_a_missed_lesion_lowers_sensitivity_and_intervals_hold_the_value() -> None:
     records = list(_records())
     lost = records[1].model_copy(update={"analyses": {FULL: AnalysisRecord(candidates=())}})
