@@ -36,7 +36,7 @@ REINSTALL = "Install the release again, or choose another one."
 PACKAGED = Path(__file__).parent / "releases"
 PACKAGED_NAME = "third"
 #: Digest of the packaged release: it is trusted for standing here. Goes with `PACKAGED_NAME`.
-PACKAGED_SHA256 = "9ba1e8ba87bf8d73f9994e4312d8d8b9882b57b775dcbc0c57109080e64e61a1"
+PACKAGED_SHA256 = "9e73974f432d4550fc985db79d2267f712d9417d9400ba605033d16485c78646"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
