@@ -118,7 +118,7 @@ class NodeUnderTest:
     def kill(self) -> None:
         """Kill -9 of the whole node: every process of its group at once."""
         os.killpg(self.pid, signal.SIGKILL)
-        self.collect(10.0)
+        self.collect(60.0)
 
     def stop(self) -> int:
         """SIGTERM to the supervisor, as systemd does; returns the exit status."""

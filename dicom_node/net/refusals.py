@@ -13,7 +13,7 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-_PAUSE_S = 0.5
+PAUSE_S = 0.5
 _AT_A_TIME = 8
 _KEPT = 256
 
@@ -72,7 +72,7 @@ class RefusalLog:
         while not self._stop.is_set():
             self._some.wait()
             self._some.clear()
-            while self._write_some() and not self._stop.wait(_PAUSE_S):
+            while self._write_some() and not self._stop.wait(PAUSE_S):
                 pass
         while self._write_some():
             pass

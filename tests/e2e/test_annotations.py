@@ -83,7 +83,7 @@ def test_an_edited_result_becomes_a_case_to_train_on(
         listed = node.json("annotations", "list")
         return [row["state"] for row in listed] == ["used"] * 3
 
-    wait_until(used, 60, "three annotations are used")
+    wait_until(used, 120, "three annotations are used")
     lesion, prostate, report = node.json("annotations", "show", uid)
     assert (lesion["kind"], lesion["parts"], lesion["revision"]) == (
         "seg",

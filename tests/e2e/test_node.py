@@ -231,6 +231,7 @@ def test_a_data_set_that_cannot_be_read_is_refused_and_the_others_are_analysed(
 def test_peers_are_live_and_refusals_are_recorded(node: NodeUnderTest) -> None:
     address = Address("PROSTATE_AI", "127.0.0.1", node.port)
     assert not echo(address, calling_ae="NEW_SCANNER").ok
+    wait_until(lambda: node.json("status")["refusals"], 60, "the refusal is recorded")
     status = node.json("status")
     assert [(r["calling_ae"], r["called_ae"]) for r in status["refusals"]] == [
         ("NEW_SCANNER", "PROSTATE_AI")
@@ -238,7 +239,7 @@ def test_peers_are_live_and_refusals_are_recorded(node: NodeUnderTest) -> None:
     assert status["refusals"][0]["address"] == "127.0.0.1"
     assert status["refusals"][0]["reason"]
     node.command("peers", "add", "scanner", "--ae-title", "NEW_SCANNER", "--host", "127.0.0.1")
-    wait_until(lambda: echo(address, calling_ae="NEW_SCANNER").ok, 10, "the new peer is known")
+    wait_until(lambda: echo(address, calling_ae="NEW_SCANNER").ok, 60, "the new peer is known")
     names = {peer["name"]: peer["origin"] for peer in node.json("peers", "list")}
     assert names == {"pacs": "file", "scanner": "database"}
     assert node.command("peers", "remove", "pacs", check=False).returncode == 1
@@ -263,7 +264,7 @@ def test_all_processes_end_with_the_supervisor(tmp_path: Path) -> None:
     node.start()
     group = node.pid
     os.kill(group, signal.SIGKILL)  # the supervisor alone, not its group
-    node.collect(10.0)
+    node.collect(60.0)
 
     def gone() -> bool:
         try:
@@ -272,7 +273,7 @@ def test_all_processes_end_with_the_supervisor(tmp_path: Path) -> None:
             return True
         return False
 
-    wait_until(gone, 15, "every process of the group is gone")
+    wait_until(gone, 60, "every process of the group is gone")
 
 
 def test_sigterm_drains_and_exits_with_0(tmp_path: Path) -> None:

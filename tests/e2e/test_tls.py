@@ -48,7 +48,7 @@ def test_tls_alone_and_the_same_port_after_the_receiver_died(tmp_path: Path) -> 
         first = receiver_of(node)
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: receiver_of(node) not in (None, first), 30, "a new receiver")
-        wait_until(lambda: echo(to, calling_ae="PACS", tls=secure).ok, 30, "the same port")
+        wait_until(lambda: receiver_of(node) not in (None, first), 90, "a new receiver")
+        wait_until(lambda: echo(to, calling_ae="PACS", tls=secure).ok, 90, "the same port")
     finally:
         assert node.stop() == 0

@@ -107,8 +107,8 @@ def test_G1_G5_a_network_that_fails_before_the_port(port: Port, tmp_path: Path) 
         print(f"\n{dict(proxy.done)}, instances {dict(outcomes)}")
         assert COUNT < 100 or set(proxy.done) == set(HARMS)
     # nothing is left of it, and an honest peer is served
-    wait_for(lambda: not port.receiver._connections.living(), 20)
-    wait_for(lambda: threading.active_count() <= threads, 20)
+    wait_for(lambda: not port.receiver._connections.living())
+    wait_for(lambda: threading.active_count() <= threads)
     begun_s = time.monotonic()
     assert echo(port.address, calling_ae="PACS").ok
     assert time.monotonic() - begun_s < ECHO_S

@@ -77,7 +77,7 @@ def receiver(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Receive
         yield ReceiverAlone(process, address, store, authority.section(issued))
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         process.stdout.close()
         store.close()
 
@@ -108,7 +108,7 @@ def test_f1_to_f4_r7_and_r8_at_once(receiver: ReceiverAlone, tmp_path: Path) -> 
         took_s.append(time.monotonic() - started)
         most_rss = max(most_rss, receiver.status("VmRSS"))
         time.sleep(0.05)
-    sending.join(60)
+    sending.join(120)
     p99_s = sorted(took_s)[math.ceil(len(took_s) * 0.99) - 1]
     print(
         f"\nsiege of {SIEGE_S:g} s, TLS {to.tls}: {len(took_s)} echoes, {failed} failed, "
@@ -117,6 +117,6 @@ def test_f1_to_f4_r7_and_r8_at_once(receiver: ReceiverAlone, tmp_path: Path) -> 
     assert outcomes == [Outcome.SENT] * INSTANCES
     assert len(receiver.store.headers_of("1.2.3.4")) == INSTANCES
     assert (failed, p99_s < ECHO_P99_S) == (0, True)
-    wait_for(lambda: receiver.status("Threads") <= before["threads"] + 2, 20)
+    wait_for(lambda: receiver.status("Threads") <= before["threads"] + 2)
     assert receiver.files < 40
     assert receiver.status("VmRSS") < before["RSS"] * 1.1 + 8 * 1024

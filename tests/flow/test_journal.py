@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,7 @@ def test_G5_a_full_journal_refuses_until_there_is_room(journal: Journal) -> None
         for number in range(100):
             records.append(put(journal, number, 2 * PAGE))
     assert len(records) < 21
+    journal._limits = replace(LIMITS, wait_s=60)
     waiting = threading.Timer(0.02, lambda: journal.filed(records[:5]))
     waiting.start()
     put(journal, 100)

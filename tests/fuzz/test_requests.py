@@ -88,7 +88,7 @@ def run(open_port: OpenPortWith, count: int) -> None:
 
 
 def _is_as_before(node: OpenPort) -> None:
-    wait_for(lambda: not node.handle._connections.living(), 30)
+    wait_for(lambda: not node.handle._connections.living())
     begun_s = time.monotonic()
     assert echo(node.address, calling_ae="PACS").ok
     assert time.monotonic() - begun_s < ECHO_S

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-START_LIMIT_S = 30.0
+START_LIMIT_S = 90.0
 
 
 def require(program: str) -> str:
@@ -29,7 +29,7 @@ def require(program: str) -> str:
     return found
 
 
-def run(program: str, *arguments: object, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: object, limit_s: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a command line tool to its end and return what it printed."""
     return subprocess.run(
         [require(program), *map(str, arguments)],

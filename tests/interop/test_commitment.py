@@ -22,7 +22,7 @@ from tests.net.conftest import MR, wait_for, write_instance
 from tests.net.test_deliver import Outbox
 
 pytestmark = pytest.mark.interop
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class Node:

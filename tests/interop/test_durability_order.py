@@ -125,7 +125,7 @@ def test_G1_no_answer_before_its_sync_and_no_row_before_its_file(tmp_path: Path)
     for sender in senders:
         sender.join()
     receiver.stop()
-    wait_for(lambda: ended.search(trace.read_text(errors="replace")), limit_s=20)
+    wait_for(lambda: ended.search(trace.read_text(errors="replace")), limit_s=60)
     assert sent == [Outcome.SENT] * INSTANCES
     calls = read_trace(trace)
     acknowledged, wrong = acknowledgements_out_of_order(calls)

@@ -109,4 +109,4 @@ def test_storescu_shuffled_two_studies_interleaved_on_one_association(
         row = node.wait_for(uid, {"delivered", "failed", "held", "not_analysable"}, 240)
         assert (row["state"], row["instances"]) == ("delivered", len(files))
         judge(results_of(orthanc, uid, tmp_path / uid))
-    wait_until(lambda: node.running, 5, "the node goes on")
+    wait_until(lambda: node.running, 30, "the node goes on")

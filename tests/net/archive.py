@@ -61,7 +61,7 @@ class Archive:
 
     def stop(self) -> None:
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         if self._server is not None:
             self._server.shutdown()
             self._server = None

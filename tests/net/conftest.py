@@ -43,7 +43,7 @@ class MemoryIngest:
 
     def accept(self, **values: object) -> Answer:
         if self.hold is not None:
-            self.hold.wait(10)
+            self.hold.wait(60)
         if self.error is not None:
             raise self.error
         self.received.append(values)
@@ -80,7 +80,8 @@ def peer(ae_title: str = "PACS", host: str = "127.0.0.1", **values: object) -> P
     return PeerConfig.model_validate(fields)
 
 
-def wait_for(condition: Callable[[], object], limit_s: float = 5.0) -> None:
+def wait_for(condition: Callable[[], object], limit_s: float = 60.0) -> None:
+    """Poll until the condition holds. The limit is long: only a failure takes the whole of it."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         if condition():

@@ -43,7 +43,7 @@ class Pacs:
         self.calls += 1
         for item in objects:
             if peer.name in self.hold:
-                self.hold[peer.name].wait(10)
+                self.hold[peer.name].wait(60)
             self.offered.append((peer.name, item.sop_class_uid))
             code = self.answers.get(item.sop_class_uid, self.answers.get(peer.name, 0))
             if code is None:
@@ -228,7 +228,7 @@ def test_d9_a_slow_destination_does_not_hold_up_another(outbox: OutboxWith) -> N
     assert box.loop.start_due() == [], "one thread for each destination"
     box.pacs.hold["slow"].set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert set(box.deliveries().values()) == {"sent"}
 
 
@@ -243,7 +243,7 @@ def test_a_clock_set_forward_does_not_take_away_what_is_being_sent(outbox: Outbo
     box.loop.start_due()
     assert set(box.deliveries().values()) == {"sending"}
     box.pacs.hold["pacs"].set()
-    thread.join(10)
+    thread.join(60)
     assert box.pacs.offered == [("pacs", SEG), ("pacs", SR)], "each object once"
     assert box.state() == "delivered"
 
@@ -278,7 +278,7 @@ def test_what_was_being_sent_at_a_kill_is_sent_again(outbox: OutboxWith) -> None
     running.start()
     wait_for(lambda: box.state() == "delivered")
     stop.set()
-    running.join(15)
+    running.join(60)
     assert not running.is_alive()
 
 
@@ -293,7 +293,7 @@ def test_a_stop_between_objects_gives_the_rest_back(outbox: OutboxWith) -> None:
     stop.set()
     wait_for(box.loop._stopping.is_set)
     box.pacs.hold["pacs"].set()
-    running.join(15)
+    running.join(60)
     assert box.deliveries() == {("seg-lesions", "pacs"): "sent", ("sr", "pacs"): "pending"}
 
 

@@ -12,12 +12,14 @@ import time
 import pytest
 
 from dicom_node.net.limits import ServerLimits
-from dicom_node.net.refusals import RefusalLog, Refused
+from dicom_node.net.refusals import PAUSE_S, RefusalLog, Refused
 from dicom_node.net.sender import echo
 from tests.net.conftest import OpenPort, OpenPortWith, peer, wait_for
 from tests.net.wire import (
+    AT_LAST_S,
     IMPLICIT_LE,
     MR,
+    SOON_S,
     Wire,
     associate_rq,
     item,
@@ -47,7 +49,7 @@ def test_a_silent_client_is_dropped_and_holds_no_thread(open_port: OpenPortWith)
     node = open_port(limits=QUICK)
     with Wire(node.port) as silent:
         assert _echo_s(node) < PROMPT_S
-        assert silent.closed_within(3)
+        assert silent.closed_within(SOON_S)
     wait_for(lambda: _acceptor_threads() == 0)
 
 
@@ -57,7 +59,7 @@ def test_f2_half_pdus_hold_nobody_up(open_port: OpenPortWith) -> None:
     for wire in silent:
         wire.send(associate_rq()[:7])
     assert _echo_s(node) < PROMPT_S
-    assert all(wire.closed_within(5) for wire in silent)
+    assert all(wire.closed_within(SOON_S) for wire in silent)
     for wire in silent:
         wire.socket.close()
     wait_for(lambda: _acceptor_threads() == 0)
@@ -71,7 +73,7 @@ def test_f2_a_pdu_that_drips_is_cut_at_its_deadline(open_port: OpenPortWith) -> 
             for byte in associate_rq():
                 wire.send(bytes([byte]))
                 time.sleep(0.05)
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < SOON_S
 
 
 def test_a_malformed_request_ends_at_once_and_leaves_no_thread(open_port: OpenPortWith) -> None:
@@ -88,7 +90,7 @@ def test_a_malformed_request_ends_at_once_and_leaves_no_thread(open_port: OpenPo
         with Wire(node.port) as wire:
             wire.send(pdu(1, body))
             assert wire.read_pdu()[0] == 7
-            assert wire.closed_within(3)
+            assert wire.closed_within(SOON_S)
             wait_for(lambda: threading.active_count() <= before)
         wait_for(lambda: not node.handle._connections.living())
     assert _echo_s(node) < PROMPT_S
@@ -102,7 +104,7 @@ def test_f3_an_over_long_request_is_refused_at_its_header(
     with Wire(node.port) as wire:
         wire.send(struct.pack(">BBL", 1, 0, declared))
         assert wire.read_pdu() == (7, bytes([0, 0, 2, 6]))  # A-ABORT, invalid parameter
-        assert wire.closed_within(3)
+        assert wire.closed_within(SOON_S)
     assert _echo_s(node) < PROMPT_S
 
 
@@ -149,7 +151,7 @@ def test_at_the_cap_the_oldest_connection_without_association_gives_way(
     idle = [Wire(node.port) for _ in range(5)]
     wait_for(lambda: _acceptor_threads() == 5)
     assert _echo_s(node) < PROMPT_S
-    assert idle[0].closed_within(3)
+    assert idle[0].closed_within(SOON_S)
     for wire in idle:
         wire.socket.close()
 
@@ -207,12 +209,13 @@ def test_r8_a_flood_of_refusals_is_recorded_at_the_pace_of_the_node(
         written.append(count)
 
     monkeypatch.setattr(node.store, "record_refusal", counted)
+    begun = time.monotonic()
     for _ in range(60):
         with Wire(node.port) as wire:
             wire.send(associate_rq("STRANGER"))
             assert wire.read_pdu()[0] == 3
     wait_for(lambda: sum(written) == 60)
-    assert len(written) < 30
+    assert len(written) < 2 + (time.monotonic() - begun) / PAUSE_S
     assert node.store.refusals()[0]["count"] == 60
 
 
@@ -237,10 +240,9 @@ def test_r7_a_message_that_drips_is_given_up(open_port: OpenPortWith) -> None:
         wire.send(store_rq(b"1.2.3"))
         started = time.monotonic()
         with pytest.raises(OSError, match=r"."):
-            while time.monotonic() - started < 5:
+            while time.monotonic() - started < AT_LAST_S:
                 wire.send(pdata(bytes(10), control=0))
                 time.sleep(0.05)
-        assert time.monotonic() - started < 4
         wait_for(lambda: _acceptor_threads() == 0)
     assert node.ingest.received == []
 
@@ -335,7 +337,7 @@ def test_f8_a_burst_of_connects_does_not_stall(open_port: OpenPortWith) -> None:
 def test_an_established_but_silent_peer_is_ended(open_port: OpenPortWith) -> None:
     node = open_port(limits=QUICK)
     with Wire(node.port).associate() as wire:
-        assert wire.closed_within(4)
+        assert wire.closed_within(AT_LAST_S)
     wait_for(lambda: _acceptor_threads() == 0)
 
 

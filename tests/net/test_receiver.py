@@ -210,12 +210,12 @@ def test_stop_lets_a_running_association_finish(open_port: OpenPortWith, tmp_pat
     )
     sending.start()
     wait_for(node.handle._connections.associations)
-    stopping = threading.Thread(target=node.handle.stop, kwargs={"drain_s": 10})
+    stopping = threading.Thread(target=node.handle.stop, kwargs={"drain_s": 60})
     stopping.start()
     wait_for(lambda: not echo(node.address, calling_ae="PACS").ok)
     node.ingest.hold.set()
-    sending.join(10)
-    stopping.join(10)
+    sending.join(60)
+    stopping.join(60)
     assert not stopping.is_alive()
     assert len(node.ingest.received) == len(results) == 3
 
@@ -227,16 +227,16 @@ def test_stop_ends_an_idle_association(open_port: OpenPortWith) -> None:
     assoc = entity.associate("127.0.0.1", node.port, ae_title="PROSTATE_AI")
     started = time.monotonic()
     node.handle.stop(drain_s=0.2)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     wait_for(lambda: assoc.is_aborted)
 
 
 def test_a_slow_answer_does_not_cut_the_association(
     open_port: OpenPortWith, tmp_path: Path
 ) -> None:
-    node = open_port(limits=ServerLimits(idle_s=0.5))
+    node = open_port(limits=ServerLimits(idle_s=1.0))
     node.ingest.hold = threading.Event()
-    threading.Timer(1.2, node.ingest.hold.set).start()
+    threading.Timer(2.0, node.ingest.hold.set).start()
     items = [outgoing(write_instance(tmp_path)) for _ in range(2)]
     statuses = send(node.address, items, calling_ae="PACS")
     assert [s.outcome for s in statuses] == [Outcome.SENT, Outcome.SENT]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom import evt
+from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from dicom_node.net.contexts import VERIFICATION, supported_contexts
@@ -21,7 +22,7 @@ from dicom_node.net.limits import ServerLimits
 from dicom_node.net.serving import drain, open_server, serve_in_thread
 from dicom_node.net.stream import StorageStream, command_elements, encode_command
 from tests.net.conftest import MR, OpenPortWith, wait_for
-from tests.net.wire import Wire, element, pdata, pdu, status_of, store_rq
+from tests.net.wire import AT_LAST_S, Wire, element, pdata, pdu, status_of, store_rq
 
 COMMAND_AND_LAST, DATA, DATA_AND_LAST = 3, 0, 2
 ABORT, RELEASE_RQ, RELEASE_RP = 7, 5, 6
@@ -85,7 +86,7 @@ def test_release_is_answered_and_the_place_is_free_again(open_port: OpenPortWith
     with Wire(node.port).associate() as wire:
         wire.send(pdu(RELEASE_RQ, bytes(4)))
         assert wire.read_pdu() == (RELEASE_RP, bytes(4))
-        assert wire.closed_within(3)
+        assert wire.closed_within(AT_LAST_S)
     wait_for(lambda: not any("AcceptorThread" in t.name for t in threading.enumerate()))
 
 
@@ -113,7 +114,7 @@ def test_what_breaks_the_protocol_is_aborted(
     with Wire(node.port).associate() as wire:
         wire.send(sent)
         assert wire.read_pdu() == (ABORT, bytes([0, 0, 2, reason]))
-        assert wire.closed_within(3)
+        assert wire.closed_within(AT_LAST_S)
     assert node.ingest.received == []
 
 
@@ -189,14 +190,18 @@ def test_an_association_with_another_service_stays_with_the_library(
     assert streams == [True, False]
 
 
+def has_taken_over(assoc: Association) -> bool:
+    stream = getattr(assoc._run_reactor, "__self__", None)
+    return isinstance(stream, StorageStream) and stream._connection is not None
+
+
 def test_an_end_from_outside_is_told_to_the_peer(open_port: OpenPortWith) -> None:
     node = open_port()
     with Wire(node.port).associate() as wire:
-        wait_for(lambda: any("AcceptorThread" in t.name for t in threading.enumerate()))
-        time.sleep(0.2)  # the stream has the connection
+        wait_for(lambda: any(map(has_taken_over, node.handle._connections.associations())))
         node.handle.stop(drain_s=0)
         assert wire.read_pdu() == (ABORT, bytes(4))
-        assert wire.closed_within(3)
+        assert wire.closed_within(AT_LAST_S)
 
 
 def test_the_library_hears_how_an_association_ended(open_port: OpenPortWith) -> None:
@@ -219,10 +224,11 @@ def test_a_sender_that_waits_for_acknowledgements_is_not_held_up(open_port: Open
     node = open_port()
     request, body = store_rq(b"1.2.3"), pdata(bytes(5000), DATA_AND_LAST)
     with Wire(node.port).associate() as wire:
-        begun = time.monotonic()
-        for _ in range(20):
+        took_s = []
+        for _ in range(40):
+            begun = time.monotonic()
             for part in (request[:12], request[12:], body[:12], body[12:]):
                 wire.send(part)
             assert status_of(wire.read_pdu()[1]) == 0
-        took_s = time.monotonic() - begun
-    assert took_s < 20 * 0.04  # one delayed acknowledgement for each image would take longer
+            took_s.append(time.monotonic() - begun)
+    assert sorted(took_s)[10] < 0.04  # one delayed acknowledgement takes longer

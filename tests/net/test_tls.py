@@ -6,7 +6,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from dicom_node.net.standin import PacsStandIn, dataset_bytes
 from dicom_node.net.tls import Certificate, client_context, own_certificate, server_context
 from tests.net.certificates import Authority, Issued
 from tests.net.conftest import MR, OpenPort, OpenPortWith, peer, wait_for, write_instance
-from tests.net.wire import Wire, associate_rq
+from tests.net.wire import AT_LAST_S, SOON_S, Wire, associate_rq
 
 QUICK = ServerLimits(handshake_s=0.6, associate_s=0.6, pdu_s=0.6, idle_s=0.6)
 IMPATIENT = SenderLimits(connect_s=1, associate_s=1, answer_s=1, stall_s=1)
@@ -180,7 +179,7 @@ def raw_client(authority: Authority, own: Issued | None = None) -> ssl.SSLContex
 
 def refused_by_alert(context: ssl.SSLContext, port: int) -> bool:
     """Whether the server ends the connection; with TLS 1.3 it does so after our handshake."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+    with socket.create_connection(("127.0.0.1", port), timeout=AT_LAST_S) as plain:
         try:
             with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
                 connection.sendall(associate_rq())
@@ -247,15 +246,14 @@ def test_f1_silent_clients_hold_up_no_other_handshake(
     tls_port: Callable[..., OpenPort], authority: Authority, pacs_certificate: Issued
 ) -> None:
     """The plain library shakes hands where it accepts: one silent client stops everyone."""
-    node = tls_port(peer(), limits=replace(QUICK, handshake_s=2.0))
+    node = tls_port(peer(), limits=ServerLimits(handshake_s=4.0))
     silent = [Wire(node.tls_address.port) for _ in range(10)]
     half = Wire(node.tls_address.port)
     half.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
-    started = time.monotonic()
     answer = echo_with(node, authority.section(pacs_certificate))
     assert answer.ok, answer.message
-    assert time.monotonic() - started < 1.5, "before the silent ones are dropped"
-    assert all(wire.closed_within(5) for wire in [*silent, half])
+    assert not half.closed_within(0.01), "the echo came before the silent ones were dropped"
+    assert all(wire.closed_within(AT_LAST_S) for wire in [*silent, half])
     for wire in [*silent, half]:
         wire.socket.close()
     wait_for(lambda: not node.handle._connections.living())
@@ -272,7 +270,7 @@ def test_r7_a_handshake_that_drips_is_cut_at_its_deadline(
             for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300):
                 wire.send(bytes([byte]))
                 time.sleep(0.05)
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < SOON_S
 
 
 def test_r8_handshakes_are_capped_and_the_oldest_gives_way(
@@ -281,7 +279,7 @@ def test_r8_handshakes_are_capped_and_the_oldest_gives_way(
     node = tls_port(peer(), limits=ServerLimits(connections=6, connections_per_address=6))
     silent = [Wire(node.tls_address.port) for _ in range(12)]
     assert echo_with(node, authority.section(pacs_certificate)).ok
-    assert silent[0].closed_within(3)
+    assert silent[0].closed_within(4)  # before its handshake has taken too long
     assert len(node.handle._connections.living()) <= 6
     for wire in silent:
         wire.socket.close()
@@ -294,7 +292,7 @@ def test_what_is_not_tls_is_dropped_and_recorded(
     node = tls_port(peer(), limits=QUICK)
     with Wire(node.tls_address.port) as wire:
         wire.send(junk)
-        assert wire.closed_within(3)
+        assert wire.closed_within(AT_LAST_S)
     assert refused(node)[3] == f"{Refusal.TLS_FAILED}: not TLS"
     wait_for(lambda: not node.handle._connections.living())
 
@@ -342,10 +340,10 @@ def test_a_silent_association_and_half_a_record_are_ended(
 ) -> None:
     node = tls_port(peer(), limits=QUICK)
     with secured(node, authority, pacs_certificate) as wire:
-        assert wire.closed_within(4)
+        assert wire.closed_within(AT_LAST_S)
     with secured(node, authority, pacs_certificate) as wire:
         socket.socket.send(wire.socket, b"\x17\x03\x03\x40\x00half")
-        assert wire.closed_within(4)
+        assert wire.closed_within(AT_LAST_S)
     wait_for(lambda: not node.handle._connections.living())
 
 
@@ -355,7 +353,7 @@ def test_a_forged_record_ends_the_association(
     node = tls_port(peer())
     with secured(node, authority, pacs_certificate) as wire:
         socket.socket.send(wire.socket, b"\x17\x03\x03\x00\x20" + bytes(32))
-        assert wire.closed_within(4)
+        assert wire.closed_within(AT_LAST_S)
     wait_for(lambda: not node.handle._connections.living())
 
 
@@ -434,7 +432,7 @@ def test_f10_a_peer_that_accepts_and_says_nothing_is_given_up(
         answer = echo(to, calling_ae="NODE", limits=IMPATIENT, tls=own)
     assert not answer.ok
     assert "no TLS connection: no answer in time" in answer.message
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < SOON_S
 
 
 # the configuration

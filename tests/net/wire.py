@@ -48,12 +48,20 @@ def pdata(data: bytes, control: int) -> bytes:
     return pdu(4, struct.pack(">LBB", len(data) + 2, 1, control) + data)
 
 
+SOON_S = 8.0
+"""For what must not wait for a limit of the port: the shortest of its defaults is 10 s."""
+AT_LAST_S = 60.0
+"""For what happens sooner or later or, where it is broken, never."""
+
+
 class Wire:
     """A TCP connection that sends bytes and reads PDUs."""
 
     def __init__(self, port: int, source: str = "") -> None:
         own = (source, 0) if source else None
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=own)
+        self.socket = socket.create_connection(
+            ("127.0.0.1", port), timeout=AT_LAST_S, source_address=own
+        )
 
     def __enter__(self) -> Wire:
         return self

@@ -55,12 +55,12 @@ def postgresql() -> Iterator[str]:
         yield _when_up(server, folder)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _when_up(server: subprocess.Popen[bytes], folder: Path) -> str:
-    for _ in range(300):
+    for _ in range(900):
         assert server.poll() is None, "PostgreSQL ended at its start"
         if subprocess.run([BIN / "pg_isready", "-q", "-h", folder], check=False).returncode == 0:
             return f"postgresql+psycopg://node@/postgres?host={folder}"
