@@ -48,16 +48,21 @@ class Worker:
         self._owner = "worker-0"  # the same after a restart: what it ran counts as an attempt
 
     def run(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set. A study in work is given back to the queue."""
+        """Serve until ``stop`` is set. A study in work is given back to the queue.
+
+        An error that nothing here expects sets ``stop`` too: the process is to end, and to be
+        started anew, rather than live on with one of its threads.
+        """
         promoter = threading.Thread(target=self._promote, args=(stop,), name="promote")
         self._store.recover_worker(self._owner)
         promoter.start()
-        self._child.start()
         try:
+            self._child.start()
             while not stop.is_set():
                 if not self._work_once(stop):
                     stop.wait(POLL_S)
         finally:
+            stop.set()
             self._child.stop()
             promoter.join()
 

@@ -127,10 +127,10 @@ class AuditTrail:
 
     def _run(self) -> None:
         while not self._stopping.wait(_TICK_S):
-            self._sweep()
             try:
+                self._sweep()
                 self.flush()
-            except NodeError:
+            except Exception:  # nobody would start this thread again
                 log.exception("audit records wait")
 
     def _batch(self) -> list[AuditMessage]:

@@ -65,7 +65,10 @@ class Forwarder:
     def run(self, stop: threading.Event) -> None:
         """Forward until ``stop`` is set; returns at once where no repository is configured."""
         while self._settings.syslog_host and not stop.is_set():
-            self.forward_due()
+            try:
+                self.forward_due()
+            except Exception:  # nobody would start this thread again
+                log.exception("audit trail not forwarded; it is tried again")
             stop.wait(TICK_S)
         self.close()
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig, PeerConfig
 from dicom_node.domain.policy import backoff_s
-from dicom_node.errors import NodeError
 from dicom_node.flow.peers import all_peers
 from dicom_node.flow.spool import read_stored
 from dicom_node.net.commitment import send_report
@@ -61,7 +60,7 @@ class PledgeLoop:
         while not stop.is_set():
             try:
                 self.answer_once()
-            except NodeError:
+            except Exception:  # nobody would start this thread again
                 log.exception("commitment round failed; it is tried again")
             stop.wait(TICK_S)
 

@@ -32,7 +32,10 @@ def serve(
     listener = socket.create_server((config.web.bind, config.web.port if port is None else port))
     bound = listener.getsockname()[1]
     store = Store(config.database_url, clock=SystemClock())
-    server = _Server(uvicorn.Config(create_app(config, store), log_level="warning", lifespan="off"))
+    # outside the main thread uvicorn leaves the signals alone: the process stops it itself
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(config, store), log_level="warning", lifespan="off")
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     announce({"port": bound, "describe": f"status pages on http://{config.web.bind}:{bound}/"})
@@ -40,13 +43,6 @@ def serve(
     server.should_exit = True
     thread.join(timeout=5)
     store.close()
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to the process, which stops the server itself."""
-
-    def install_signal_handlers(self) -> None:
-        """Install none."""
 
 
 def _require_loopback(address: str) -> None:
