@@ -16,6 +16,7 @@ from typing import Any
 from dicom_node.clock import SystemClock
 from dicom_node.config import load_config
 from dicom_node.store.store import Store
+from tests.databases import open_store
 
 START_LIMIT_S = 90.0
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,7 +205,7 @@ class ReceiverUnderTest:
         self._write_config(0, calling_aes)
         self._calling_aes = calling_aes
         self.data_dir.mkdir(exist_ok=True)
-        Store(self.database_url, clock=SystemClock(), create=True).close()
+        open_store(self.database_url, SystemClock()).close()
 
     def _write_config(self, port: int, calling_aes: tuple[str, ...]) -> None:
         peers = "".join(

@@ -153,11 +153,11 @@ class Entity(AE):
     def associate(self, *arguments: Any, **settings: Any) -> Association:
         """As the base class; an answer reaches who waits for it, however fast it comes."""
         assoc = super().associate(*arguments, **settings)
-        assoc.dimse.get_msg = _leaving_answers(assoc.dimse)  # type: ignore[method-assign]
+        assoc.dimse.get_msg = leaving_answers(assoc.dimse)  # type: ignore[method-assign]
         return assoc
 
 
-def _leaving_answers(dimse: DIMSEServiceProvider) -> Callable[..., Any]:
+def leaving_answers(dimse: DIMSEServiceProvider) -> Callable[..., Any]:
     """Take messages as the library does, but let its loop take none that answers a request.
 
     The library pauses the loop of an association before it sends a request. Between the loop's

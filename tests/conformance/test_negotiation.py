@@ -21,7 +21,7 @@ from dicom_node.conformance.services import SEPARATE
 from dicom_node.flow.deliver import DeliveryLoop
 from dicom_node.net.contexts import supported_contexts
 from dicom_node.net.sender import outgoing
-from dicom_node.store.store import Store
+from tests.databases import open_store
 from tests.net.conftest import NODE_AE, OpenPort, OpenPortWith, peer, write_instance
 
 Contexts = set[tuple[str, tuple[str, ...]]]
@@ -216,7 +216,7 @@ def test_a_delivery_proposes_what_is_stated(
     send = proposed(document, "Send results")
     classes = sorted({uid for uid, _ in send})[:count]
     config = NodeConfig(node=NodeSection(data_dir=tmp_path))
-    store = Store(config.database_url, clock=SystemClock(), create=True)
+    store = open_store(config.database_url, SystemClock())
     loop = DeliveryLoop(store, config, SystemClock())
     to = PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=port)
     items = [outgoing(write_instance(tmp_path, sop_class=sop)) for sop in classes]

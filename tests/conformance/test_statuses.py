@@ -15,7 +15,7 @@ from dicom_node.net import receiver as receiver_module
 from dicom_node.net.outcomes import CLASS_NOT_TAKEN, classify
 from dicom_node.net.sender import outgoing, send
 from dicom_node.net.standin import dataset_bytes
-from dicom_node.store.store import Store
+from tests.databases import open_store
 from tests.net.conftest import MR, OpenPortWith, write_instance
 from tests.net.wire import Wire, pdata, status_of, store_rq
 
@@ -57,7 +57,7 @@ def _of_the_port(open_port: OpenPortWith, tmp_path: Path) -> set[int]:
 def _of_the_receive_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[int]:
     config = NodeConfig(node=NodeSection(data_dir=tmp_path / "node"))
     (tmp_path / "node").mkdir()
-    store = Store(config.database_url, clock=SystemClock(), create=True)
+    store = open_store(config.database_url, SystemClock())
     ingest = Ingest(store, config.node.data_dir, SystemClock())
     path = write_instance(tmp_path)
     good = dataset_bytes(path)

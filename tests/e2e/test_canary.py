@@ -18,10 +18,10 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 
 from dicom_node.errors import DeliveryError
+from dicom_node.net.library import application_entity
 from dicom_node.net.standin import PacsStandIn, dataset_bytes
 from tests.running import NodeUnderTest, pacs_peer
 from tests.studies import study_uid
@@ -160,7 +160,7 @@ def test_no_patient_data_in_logs_status_and_tracebacks(
 
 def _send_raw(port: int, path: Path) -> None:
     """Send the rest of a file that ends too early, as a data set."""
-    entity = AE(ae_title="PACS")
+    entity = application_entity("PACS")  # its loop leaves the answer to who waits for it
     mr = "1.2.840.10008.5.1.4.1.1.4"
     entity.add_requested_context(mr, "1.2.840.10008.1.2.1")
     assoc = entity.associate("127.0.0.1", port, ae_title="PROSTATE_AI")

@@ -27,9 +27,9 @@ from dicom_node.flow.spool import read_dataset
 from dicom_node.net.standin import PacsStandIn, dataset_bytes
 from dicom_node.store.store import Store
 from tests.conftest import ROOT
+from tests.databases import migrated
 from tests.faults.crashes import PACS, STUDY_UID, images
 from tests.flow.conftest import T2W, Node, encoded, series
-from tests.flow.test_life import template
 from tests.fuzz.campaign import Campaign
 
 EACH = int(os.environ.get("FAULT_CRASHES", "1"))
@@ -94,7 +94,7 @@ def test_G1_crashes_while_receiving(tmp_path: Path, lives: Lives, point: str) ->
         for hit in hits(chance, point):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            (folder / "node.sqlite3").write_bytes(template())
+            (folder / "node.sqlite3").write_bytes(migrated())
             status, acknowledged = lives.live(point=point, hit=hit, **order)
             if status == durable.FAULT_EXIT_STATUS:
                 break
@@ -132,7 +132,7 @@ def _check_received(folder: Path, acknowledged: set[str], seed: int) -> int:
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of a node with a study whose report is due: T2W alone, patience is over."""
     folder = tmp_path_factory.mktemp("ready")
-    (folder / "node.sqlite3").write_bytes(template())
+    (folder / "node.sqlite3").write_bytes(migrated())
     clock = ManualClock()
     clock.step_wall(time.time() - clock.now_s() - 7200)
     node = Node(folder, clock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from dicom_node.flow.ingest import Ingest, IngestAnswer
 from dicom_node.flow.journal import JournalLimits
 from dicom_node.flow.promote import evaluate_due
 from dicom_node.store.store import Store
+from tests.databases import fast_folder, open_store
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 STUDY = "1.2.826.0.1.3680043.8.498.1"
@@ -111,7 +111,7 @@ class Node:
 
     def open(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self.store = Store(self.config.database_url, clock=self.clock, create=True, host="here")
+        self.store = open_store(self.config.database_url, self.clock, "here")
         self.ingest = Ingest(self.store, self.data_dir, self.clock, SMALL)
 
     def send(self, image: Dataset, syntax: str = ExplicitVRLittleEndian) -> IngestAnswer:
@@ -143,8 +143,7 @@ class Node:
 @pytest.fixture
 def node() -> Iterator[Node]:
     """A node in memory where there is such a folder: most tests are not about the disk."""
-    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-    with tempfile.TemporaryDirectory(dir=fast) as folder:
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
         made = Node(Path(folder) / "data", ManualClock())
         yield made
         made.store.close()

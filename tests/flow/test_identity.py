@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 from pydicom.dataset import Dataset
@@ -250,22 +251,30 @@ def test_R16_studies_that_come_interleaved_are_told_apart_by_uid_alone(
 # R17
 
 
+@cache
+def encoded_study() -> list[tuple[str, bytes]]:
+    return [(image.SOPInstanceUID, encoded(image)) for image in complete()]
+
+
+def with_value(data: bytes, head: bytes, value: bytes) -> bytes:
+    """Put another value into an element; ``head``: its tag and VR."""
+    at = data.index(head) + len(head)
+    rest = at + 2 + int.from_bytes(data[at : at + 2], "little")
+    return data[:at] + len(value).to_bytes(2, "little") + value + data[rest:]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, on what the corpus gets wrong
 @pytest.mark.parametrize("name", sorted(CHARACTER_SETS))
 def test_R17_names_are_stored_as_received_whatever_their_character_set(
     node: Node, name: str
 ) -> None:
     charset, patient = (value + b" " * (len(value) % 2) for value in CHARACTER_SETS[name])
-    if not patient:
-        patient = b"  "
-    for image in complete():
-        image.SpecificCharacterSet = "C" * len(charset)
-        image.PatientName = "N" * len(patient)
-        data = encoded(image).replace(b"C" * len(charset), charset, 1)
-        data = data.replace(b"N" * len(patient), patient, 1)
+    for uid, usual in encoded_study():
+        declared = with_value(usual, b"\x08\x00\x05\x00CS", charset)
+        data = with_value(declared, b"\x10\x00\x10\x00PN", patient or b"  ")
         answer = node.ingest.accept(
             dataset_bytes=data, transfer_syntax_uid=ExplicitVRLittleEndian, sop_class_uid=MR,
-            sop_instance_uid=image.SOPInstanceUID,
+            sop_instance_uid=uid,
         )  # fmt: skip
         assert answer.status == 0
     node.ingest.file_pending()

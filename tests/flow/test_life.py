@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +42,7 @@ from dicom_node.store.rows import (
     StaleClaim,
 )
 from dicom_node.store.store import Store
+from tests.databases import fast_folder, migrated
 from tests.store.life import counted, told
 
 STUDY = "1.2.3"
@@ -51,20 +50,6 @@ QUIET_S, PATIENCE_S, GIVE_UP_S = 10.0, 1800.0, 72 * 3600.0
 NEEDED = {1, 2, 3}
 PACS = [Destination("pacs", ("sr", "seg-lesions"))]
 FINAL = {"delivered", "not_analysable", "failed", "held", "superseded"}
-
-
-def fast_folder() -> str | None:
-    """A folder in memory where there is one: this test is about rows, not about the disk."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-
-
-@cache
-def template() -> bytes:
-    """A migrated database to copy for each example."""
-    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        path = Path(folder) / "t.sqlite3"
-        Store(f"sqlite:///{path}", clock=ManualClock(), create=True).close()
-        return path.read_bytes()
 
 
 def header(number: int, digest: str) -> str:
@@ -85,7 +70,7 @@ class Life(RuleBasedStateMachine):
     def start(self, begun: bool) -> None:
         """Begin with nothing, or in the middle: a study is being worked on."""
         self.folder = Path(tempfile.mkdtemp(dir=fast_folder()))
-        (self.folder / "t.sqlite3").write_bytes(template())
+        (self.folder / "t.sqlite3").write_bytes(migrated())
         self.clock = ManualClock()
         self.acknowledged: set[int] = set()
         self.copies: set[int] = set()

@@ -35,9 +35,9 @@ from dicom_node.domain.identity import is_uid
 from dicom_node.errors import InputProblem
 from dicom_node.flow.spool import instance_row, read_dataset
 from dicom_node.store.rows import InstanceRow
+from tests.databases import fast_folder, migrated
 from tests.dicom.test_header import SIEMENS, csa, enhanced, with_private
 from tests.flow.conftest import ADC, STUDY, T2W, Node, encoded, mr_image, series
-from tests.flow.test_life import fast_folder, template
 from tests.fuzz.campaign import Campaign, bounded_growth, count_of
 from tests.fuzz.conversations import cut, flip, insert
 from tests.fuzz.datasets import MUTATIONS, Tree, decode
@@ -108,7 +108,7 @@ class Bench:
         self._folder = Path(tempfile.mkdtemp(dir=fast_folder()))
         data_dir = self._folder / "data"
         data_dir.mkdir()
-        (data_dir / "node.sqlite3").write_bytes(template())
+        (data_dir / "node.sqlite3").write_bytes(migrated())
         self.node = Node(data_dir, ManualClock())
         self.accepted: list[tuple[bytes, str, str]] = []
         try:

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
+from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
+
+from dicom_node.net.library import leaving_answers
 
 PUSH = "1.2.840.10008.1.20.1"
 INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -21,6 +24,11 @@ STORAGE = (
     "1.2.840.10008.5.1.4.1.1.4",
 )
 NODE_AE = "PROSTATE_AI"
+
+
+def _leave_answers(assoc: Association) -> None:
+    """Let the library's loop take no answer that a report or request waits for."""
+    assoc.dimse.get_msg = leaving_answers(assoc.dimse)  # type: ignore[method-assign]
 
 
 @dataclass
@@ -53,6 +61,7 @@ class Archive:
         handlers = [
             (evt.EVT_C_STORE, self._on_store), (evt.EVT_N_ACTION, self._on_action),
             (evt.EVT_C_FIND, self._on_find), (evt.EVT_N_EVENT_REPORT, self._on_report),
+            (evt.EVT_ACCEPTED, lambda event: _leave_answers(event.assoc)),
         ]  # fmt: skip
         server = entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
         assert server is not None
@@ -122,6 +131,7 @@ class Archive:
             assoc = own = entity.associate(
                 "127.0.0.1", self.node_port, ae_title=NODE_AE, ext_neg=roles
             )
+            _leave_answers(assoc)
             if not assoc.is_established:
                 return None
         answer, _ = assoc.send_n_event_report(told, event_type, PUSH, INSTANCE)
@@ -141,6 +151,7 @@ class Archive:
         entity = AE(ae_title=self.ae_title)
         entity.add_requested_context(PUSH)
         assoc = entity.associate("127.0.0.1", self.node_port, ae_title=NODE_AE)
+        _leave_answers(assoc)
         if not assoc.is_established:
             return None
         answer, _ = assoc.send_n_action(asked, action, PUSH, INSTANCE)

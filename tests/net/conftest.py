@@ -19,6 +19,7 @@ from dicom_node.net.limits import ServerLimits
 from dicom_node.net.receiver import Receiver
 from dicom_node.net.sender import Address
 from dicom_node.store.store import Store
+from tests.databases import open_store
 
 NODE_AE = "PROSTATE_AI"
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -110,7 +111,7 @@ def open_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenPortWith
             tls=tls or TlsSection(),
         )
         clock = SystemClock()
-        store = Store(config.database_url, clock=clock, create=True)
+        store = open_store(config.database_url, clock)
         ingest = MemoryIngest()
         receiver = Receiver(config, store, ingest, clock, limits)
         opened.append(OpenPort(receiver.start(), ingest, store, receiver, config.database_url))

@@ -26,6 +26,7 @@ from dicom_node.flow.peers import add_peer, remove_peer
 from dicom_node.net.receiver import Receiver
 from dicom_node.net.sender import Address, echo, outgoing, send
 from dicom_node.store.store import Store
+from tests.databases import open_store
 from tests.net.conftest import NODE_AE, peer, wait_for, write_instance
 from tests.net.test_deliver import OutboxWith, outbox  # noqa: F401
 
@@ -56,7 +57,7 @@ def node(tmp_path: Path) -> Iterator[Audited]:
     section.data_dir.mkdir()
     config = NodeConfig(node=section, peers=(peer(),))
     clock = SystemClock()
-    store = Store(config.database_url, clock=clock, create=True)
+    store = open_store(config.database_url, clock)
     trail = AuditTrail(store, config, clock)
     trail.start()
     ingest = Ingest(store, section.data_dir, clock)
@@ -109,7 +110,7 @@ def config_of(folder: Path, **audit: object) -> NodeConfig:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     config = config_of(tmp_path)
-    made = Store(config.database_url, clock=ManualClock(), create=True)
+    made = open_store(config.database_url, ManualClock())
     yield made
     made.close()
 

@@ -61,7 +61,9 @@ class Node:
         self.ingest.start()
         self.receiver = Receiver(self.config, self.store, self.ingest, self.clock)
         self.archive.node_port = self.receiver.start()
-        confirmer = Confirmer(self.store, self.config, self.clock, DicomAsks(NODE_AE, linger_s=0.3))
+        # long where the report comes on the same association: a loaded machine takes its time
+        asks = DicomAsks(NODE_AE, linger_s=60 if self.archive.answer == "same" else 0.3)
+        confirmer = Confirmer(self.store, self.config, self.clock, asks)
         self.loop = DeliveryLoop(self.store, self.config, self.clock, confirmer=confirmer)
         self.pledges = PledgeLoop(self.store, self.config, self.clock)
 

@@ -19,7 +19,7 @@ from dicom_node.net.outcomes import InstanceStatus, Outcome, classify
 from dicom_node.net.sender import Outgoing
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.store.rows import Destination, InstanceRow, Plan, ResultRow
-from dicom_node.store.store import Store
+from tests.databases import open_store
 from tests.net.conftest import MR, wait_for, write_instance
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -75,7 +75,7 @@ class Outbox:
         self.config = NodeConfig(
             node=node, delivery=DeliverySection(give_up_h=72), peers=self.peers
         )
-        self.store = Store(self.config.database_url, clock=self.clock, create=True, host="here")
+        self.store = open_store(self.config.database_url, self.clock, "here")
         self.loop = DeliveryLoop(self.store, self.config, self.clock, self.pacs.send)
 
     def finish_study(self, uid: str = "1.2.3.4") -> list[ResultRow]:

@@ -30,7 +30,7 @@ from dicom_node.net.standin import PacsStandIn
 from dicom_node.results.build import ResultObject, build_results
 from dicom_node.results.gate_report import content_items
 from dicom_node.store.rows import InstanceRow, Plan, ResultRow
-from dicom_node.store.store import Store
+from tests.databases import open_store
 from tests.net.conftest import MR
 from tests.results import result_cases as cases
 
@@ -69,7 +69,7 @@ class Site:
         )  # fmt: skip
         self.clock = ManualClock()
         self.config = NodeConfig(node=NodeSection(data_dir=self.folder), peers=peers)
-        self.store = Store(self.config.database_url, clock=self.clock, create=True, host="here")
+        self.store = open_store(self.config.database_url, self.clock, "here")
         self.loop = DeliveryLoop(self.store, self.config, self.clock)
 
     def finish(self, made: Sequence[ResultObject], uid: str = "2.25.7771") -> None:

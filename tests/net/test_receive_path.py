@@ -14,7 +14,7 @@ from dicom_node.net.outcomes import Outcome
 from dicom_node.net.receiver import Receiver
 from dicom_node.net.sender import Address, Outgoing, outgoing, send
 from dicom_node.net.standin import dataset_bytes
-from dicom_node.store.store import Store
+from tests.databases import open_store
 from tests.net.conftest import peer, wait_for, write_instance
 from tests.net.wire import Wire, pdata, store_rq
 
@@ -25,7 +25,7 @@ class Node:
         config = NodeConfig(node=section, peers=(peer(),))
         clock = SystemClock()
         self.folder = folder
-        self.store = Store(config.database_url, clock=clock, create=True)
+        self.store = open_store(config.database_url, clock)
         self.ingest = Ingest(self.store, folder, clock)
         self.receiver = Receiver(config, self.store, self.ingest, clock)
         self.address = Address("PROSTATE_AI", "127.0.0.1", self.receiver.start())

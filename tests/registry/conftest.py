@@ -12,6 +12,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.registry.keys import make_key, private_folder
 from dicom_node.registry.shelf import sign_folder
 from dicom_node.store.store import Store
+from tests.databases import open_store
 from tests.releases import light
 
 Sign = Callable[..., Path]
@@ -25,7 +26,7 @@ def config(tmp_path: Path) -> NodeConfig:
 @pytest.fixture
 def store(config: NodeConfig) -> Iterator[Store]:
     config.node.data_dir.mkdir()
-    made = Store(config.database_url, clock=SystemClock(), create=True)
+    made = open_store(config.database_url, SystemClock())
     yield made
     made.close()
 

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from dicom_node.clock import ManualClock
 from dicom_node.store.store import Store
+from tests.databases import fast_folder, migrated
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 
@@ -80,14 +81,6 @@ def _migrated(url: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def sqlite_template() -> Iterator[Path]:
-    """A migrated SQLite file to copy: migrating once for each test takes too long."""
-    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        _migrated(f"sqlite:///{folder}/template.sqlite3")
-        yield Path(folder) / "template.sqlite3"
-
-
-@pytest.fixture(scope="session")
 def postgresql_template(postgresql: str) -> str:
     """Server URL; its database ``migrated`` is the one to copy."""
     _run(postgresql, "CREATE DATABASE migrated")
@@ -103,8 +96,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """URL of a migrated database, once of each kind."""
     if request.param == "sqlite":
         with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-            template: Path = request.getfixturevalue("sqlite_template")
-            shutil.copy(template, Path(folder) / "node.sqlite3")
+            (Path(folder) / "node.sqlite3").write_bytes(migrated())
             yield f"sqlite:///{folder}/node.sqlite3"
         return
     yield from _database(request.getfixturevalue("postgresql_template"), "TEMPLATE migrated")
@@ -125,11 +117,6 @@ def _database(server: str, options: str) -> Iterator[str]:
     _run(server, f"CREATE DATABASE {name} {options} STRATEGY file_copy")
     yield server.replace("/postgres?", f"/{name}?")
     _run(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def fast_folder() -> str | None:
-    """A folder in memory where there is one: these tests are about rows, not about the disk."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
 
 @pytest.fixture
