@@ -13,9 +13,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -m "not bench"
 
-# The quick part: format, lint, types, and the tests that take seconds.
+# The quick part: format, lint, types, and the tests that take seconds, in two processes.
 check: lint types
-	$(BIN)/python -m pytest -q -m "not slow and not interop and not faults and not bench"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile \
+	    -m "not slow and not interop and not faults and not bench"
 
 # Against DCMTK, Orthanc, dciodvfy and PostgreSQL; a missing peer is a failure here.
 interop: $(VENV)/.test-installed

@@ -28,6 +28,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return Source((folder,), 0)
 
 
+@pytest.mark.slow
 def test_slope_and_offset_act_on_the_logits_of_both_views(
     source: Source, packaged: Release
 ) -> None:

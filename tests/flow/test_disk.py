@@ -156,6 +156,7 @@ def remount(folder: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_R5_a_flipped_byte_in_each_of_1000_files_is_found_at_the_claim(node: Node) -> None:
     dice = random.Random(20210812)
     for study in range(10):

@@ -89,9 +89,10 @@ CONTRADICTIONS: dict[str, object] = {
     "BitsStored": 12, "RescaleSlope": "2", "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"],
     "SliceThickness": "4", "SeriesInstanceUID": "1.2.3.4", "MagneticFieldStrength": "3",
 }  # fmt: skip
+MORE_PIXELS = [pytest.param(f"pixel {n}", marks=pytest.mark.slow) for n in range(2, 12)]
 
 
-@pytest.mark.parametrize("case", [*CONTRADICTIONS, *(f"pixel {n}" for n in range(12))])
+@pytest.mark.parametrize("case", [*CONTRADICTIONS, "pixel 0", "pixel 1", *MORE_PIXELS])
 def test_R14_other_content_under_one_uid_is_flagged_and_the_first_kept(
     node: Node, case: str
 ) -> None:
@@ -185,7 +186,9 @@ def test_R15_late_slices_during_the_analysis_make_a_new_revision_and_the_old_nev
     assert states == {1: "superseded", 2: "delivered"}
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 8))]
+)
 def test_R15_no_result_is_built_from_a_mix_whenever_images_come(node: Node, seed: int) -> None:
     dice = random.Random(seed)
     left = [*complete(), *series("sag"), *series(T2W, slices=26)[20:]]

@@ -107,6 +107,7 @@ class _Once:
         return self.case
 
 
+@pytest.mark.slow
 def test_kept_inputs_read_the_same_and_are_made_once(tmp_path: Path) -> None:
     site = dataclasses.replace(QUICK_SITE, has_dce=True)
     drawn = simulate_study(5, site=site, planes=("axial",), t2w_matrix=128, dce_phases=3)

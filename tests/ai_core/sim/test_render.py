@@ -76,6 +76,7 @@ def _zone_values(key: str, zone: int) -> list[npt.NDArray[np.float64]]:
     return [i[key][_clean(i, zone)].astype(float) for _, i in _rendered()]
 
 
+@pytest.mark.slow
 def test_t2w_zone_statistics_lie_in_the_measured_bands() -> None:
     pz, tz = _zone_values("t2w", 1), _zone_values("t2w", 2)
     assert 0.27 <= _median([v.std() / v.mean() for v in pz]) <= 0.50
