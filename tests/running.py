@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -85,7 +86,9 @@ class NodeUnderTest:
         deadline = time.monotonic() + START_LIMIT_S
         while "ready" not in self.lines:
             line = self._line(deadline)
-            assert line, f"the node did not start: {self.log()[-2000:]}"
+            if not line:
+                self.kill()
+                raise AssertionError(f"the node did not start: {self.log()[-2000:]}")
             self.lines.append(line)
             if line.startswith("DICOM "):
                 self.port = int(line.rsplit(":", 1)[1])
@@ -126,7 +129,12 @@ class NodeUnderTest:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.terminate()
-        return self.collect(60.0)
+        try:
+            return self.collect(120.0)
+        except subprocess.TimeoutExpired:
+            left = self.processes()
+            self.kill()
+            raise AssertionError(f"it did not stop; left: {left}\n{self.log()[-2000:]}") from None
 
     def collect(self, limit_s: float) -> int:
         """Wait for the supervisor to end; returns its exit status."""
@@ -136,6 +144,16 @@ class NodeUnderTest:
             self._process.stdout.close()
         self._process = None
         return status
+
+    def processes(self) -> list[str]:
+        """Command lines of the processes in the node's group."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                if os.getpgid(int(folder.name)) == self.pid:
+                    line = (folder / "cmdline").read_bytes()
+                    found.append(line.replace(b"\0", b" ").decode(errors="replace"))
+        return found
 
     @property
     def running(self) -> bool:

@@ -81,7 +81,8 @@ class Watch:
     """Sees from outside what the node is at: the database, the results folder, the scanner."""
 
     def __init__(self, node: NodeUnderTest, scanner: Scanner) -> None:
-        self._engine = create_engine(load_config(node.config_file).database_url)
+        url = load_config(node.config_file).database_url
+        self._engine = create_engine(url, connect_args={"timeout": 60})  # a writer may be slow
         self._results = node.data_dir / "results"
         self._scanner = scanner
         self._new_life()
