@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dicom_node import durable, model_child
+from dicom_node import crash_points, model_child
 from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.flow.deliver import DeliveryLoop
@@ -117,7 +117,7 @@ def live(order: dict[str, Any], output: int) -> None:
     status = 1
     try:
         if order.get("point"):
-            durable._faults = durable._Faults(f"{order['point']}:{order['hit']}")
+            crash_points._faults = crash_points._Faults(f"{order['point']}:{order['hit']}")
         steps = {"receive": receive, "work": work}
         (again if order.get("recover") else steps[order["scenario"]])(order, say)
         status = 0
