@@ -36,7 +36,9 @@ from tests.net.test_deliver import Outbox
 
 COUNT = int(os.environ.get("FAULT_NETWORK", "15"))
 PORT_LIMITS = ServerLimits(pdu_s=2, idle_s=2, associate_s=2, message_s=4)
-SENDER_LIMITS = SenderLimits(connect_s=2, associate_s=2, answer_s=2, stall_s=2)
+SENDER_LIMITS = SenderLimits(
+    connect_s=2, associate_s=2, answer_s=2, stall_s=2, least_bytes_per_s=32_768
+)
 CASE_S, ECHO_S = 60.0, 1.0
 AT_ONCE = 8
 """Cases at the same time, each with a proxy of its own: most of them wait for a time limit."""
