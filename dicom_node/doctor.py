@@ -81,6 +81,17 @@ def _disk(config: NodeConfig) -> Iterator[Check]:
     yield Check("disk", "wrong" if low else "ok", f"{free_gib:.0f} GiB free", advice)
 
 
+def _storage(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.flow.health import TROUBLES, storage_state
+
+    if config.node.data_dir.exists():
+        trouble = storage_state(config.node.data_dir).trouble
+        if trouble is None:
+            yield Check("storage", "ok", "takes what is received")
+        else:
+            yield Check("storage", "wrong", TROUBLES[trouble].message, TROUBLES[trouble].advice)
+
+
 def _database(config: NodeConfig) -> Iterator[Check]:
     from dicom_node.clock import SystemClock
     from dicom_node.store.engine import describe_sqlite
@@ -243,5 +254,5 @@ def _releases_in_use(config: NodeConfig) -> list[tuple[str, Callable[[], Runnabl
 
 
 _CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (
-    _data_folder, _disk, _database, _audit, _ports, _tls, _peers, _decoders, _model,
+    _data_folder, _disk, _storage, _database, _audit, _ports, _tls, _peers, _decoders, _model,
 )  # fmt: skip

@@ -8,65 +8,20 @@ a success that means nothing. The file is removed and the caller refuses the wor
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
 import shutil
-import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dicom_node.errors import StoreError
+from dicom_node.crash_points import fault
+from dicom_node.errors import StoreError, SyncFailed
 
 TEMP_SUFFIX = ".part"
-FAULT_ENV = "DICOM_NODE_FAULT"
-FAULT_EXIT_STATUS = 9
-
-FILE_POINTS = ("file-written", "file-synced", "file-renamed", "folder-synced")
-RECEIVE_POINTS = (
-    "instance-parsed", "record-written", "record-synced", "file-copied", "files-synced",
-    "rows-committed", "log-emptied",
-)  # fmt: skip
-WORK_POINTS = ("claim-committed", "case-analysed", "results-written", "finish-committed")
-DELIVERY_POINTS = ("delivery-claimed", "object-sent", "delivery-committed")
-FAULT_POINTS = frozenset((*FILE_POINTS, *RECEIVE_POINTS, *WORK_POINTS, *DELIVERY_POINTS))
-"""Every place where a test can end the process."""
-
-
-class _Faults:
-    """Counts the hits of the one crash point that the environment names."""
-
-    def __init__(self, setting: str) -> None:
-        name, _, count = setting.partition(":")
-        if name and name not in FAULT_POINTS:
-            raise ValueError(f"unknown crash point '{name}' in {FAULT_ENV}")
-        self._name = name
-        self._left = int(count or 1)
-        self._lock = threading.Lock()
-
-    def hit(self, name: str) -> None:
-        if name not in FAULT_POINTS:
-            raise ValueError(f"unknown crash point '{name}'")
-        if name != self._name:
-            return
-        with self._lock:
-            self._left -= 1
-            if self._left == 0:
-                os._exit(FAULT_EXIT_STATUS)
-
-
-_faults = _Faults(os.environ.get(FAULT_ENV, ""))
-
-
-def fault(name: str) -> None:
-    """Mark a crash point. With ``DICOM_NODE_FAULT=name:n`` the n-th hit ends the process.
-
-    Raises:
-        ValueError: the name is not in ``FAULT_POINTS``.
-    """
-    _faults.hit(name)
 
 
 def write_file(path: Path, chunks: Iterable[bytes | memoryview], *, mode: int = 0o640) -> None:
@@ -95,7 +50,7 @@ def _write_synced(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -
             while rest:
                 rest = rest[os.write(handle, rest) :]
         fault("file-written")
-        os.fsync(handle)
+        _flush(os.fsync, handle)
         fault("file-synced")
     finally:
         os.close(handle)
@@ -109,7 +64,7 @@ def fsync_folder(folder: Path) -> None:
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        _flush(os.fsync, handle)
     finally:
         os.close(handle)
 
@@ -233,7 +188,7 @@ class LogFile:
         done = 0
         while done < size:
             done += os.write(self._handle, zeros[: size - done])
-        os.fsync(self._handle)
+        _flush(os.fsync, self._handle)
         fsync_folder(self.path.parent)
 
     def write_at(self, offset: int, chunks: Sequence[bytes | memoryview]) -> None:
@@ -264,7 +219,7 @@ class LogFile:
         if self.broken:
             raise StoreError(f"{self.path} failed earlier", "check the health of the disk")
         try:
-            os.fdatasync(self._handle)
+            _flush(os.fdatasync, self._handle)
         except OSError as error:
             self.broken = True
             raise _refused("sync", self.path, error) from error
@@ -315,6 +270,18 @@ class LogFile:
             return False
         return True
 
+    def rename(self, path: Path) -> None:
+        """Give the file another name in its folder; a power cut may bring the old one back.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        try:
+            self.path.rename(path)
+        except OSError as error:
+            raise _refused("rename", self.path, error) from error
+        self.path = path
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._handle)
@@ -343,9 +310,7 @@ class SyncBatch:
         files = list(files)
         try:
             if _SYNCFS is not None:
-                if _SYNCFS(self._handle) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number))
+                _flush(_syncfs, self._handle)
             else:
                 for file in files:
                     _fsync_file(file)
@@ -367,9 +332,15 @@ class SyncBatch:
 def _fsync_file(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        _flush(os.fsync, handle)
     finally:
         os.close(handle)
+
+
+def _syncfs(handle: int) -> None:
+    if _SYNCFS(handle) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _find_syncfs() -> Any:
@@ -386,14 +357,26 @@ def _find_syncfs() -> Any:
 _SYNCFS = _find_syncfs()
 
 
-def free_bytes(folder: Path) -> tuple[int, int]:
-    """Free and total bytes of the disk that holds ``folder``."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+class _SyncError(OSError):
+    """A flush that failed for another reason than a lack of room or of the right to write."""
+
+
+_NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+def _flush(how: Callable[[int], None], handle: int) -> None:
+    try:
+        how(handle)
+    except OSError as error:
+        if error.errno in _NOT_WRITTEN:
+            raise
+        raise _SyncError(error.errno, error.strerror) from error
 
 
 def _refused(what: str, path: Path, error: OSError) -> StoreError:
-    return StoreError(
+    """Turn an error of the system into one for people; it stays its cause."""
+    kind = SyncFailed if isinstance(error, _SyncError) else StoreError
+    return kind(
         f"cannot {what} {path}: {error.strerror or error}",
         "check free space, rights and health of the disk",
     )

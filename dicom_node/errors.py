@@ -4,6 +4,7 @@ NodeError
   ConfigError      the configuration cannot be used
     WrongUseError  a setting or an option is wrong; nothing was begun (exit status 2)
   StoreError       the database or the spool cannot be used
+    SyncFailed     the disk did not make durable what was written
   InputProblem     a study cannot be analysed (carries a Reason)
   DeliveryError    results cannot be sent
   RegistryError    a release of the model may not run
@@ -40,6 +41,10 @@ class WrongUseError(ConfigError):
 
 class StoreError(NodeError):
     """The database or the spool cannot be used."""
+
+
+class SyncFailed(StoreError):
+    """The disk did not make durable what was written: what it kept of it is not known."""
 
 
 class DeliveryError(NodeError):

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+_told: set[tuple[str, type[Warning]]] = set()
+"""Warnings that were logged, by their place in the code: each is logged once."""
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -49,6 +51,9 @@ def start_logging(role: str, level: int = logging.INFO) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("dicom_node").setLevel(level)
     warnings.showwarning = _warned  # a warning may quote a value: the log names where, not what
+    # to show one only once, Python keeps the text of each: without end where texts quote values
+    warnings.simplefilter("always", append=True)
+    _told.clear()
     # pynetdicom and pydicom write names and identifiers into their messages
     for name in ("pynetdicom", "pydicom", "highdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -76,6 +81,9 @@ def _warned(
     file: TextIO | None = None, line: str | None = None,
 ) -> None:  # fmt: skip
     where = f"{Path(filename).name}:{lineno}"
+    if (where, category) in _told:
+        return
+    _told.add((where, category))
     logging.getLogger(__name__).warning(
         "warning", extra={"category": category.__name__, "where": where}
     )

@@ -20,8 +20,9 @@ from typing import Any
 
 from ai_core.errors import CoreError
 from dicom_node import __version__
+from dicom_node.crash_points import fault
 from dicom_node.domain.reasons import Reason
-from dicom_node.durable import ensure_dir, fault, write_file
+from dicom_node.durable import ensure_dir, write_file
 from dicom_node.errors import InputProblem
 from dicom_node.logs import guard_tracebacks, pseudonym, start_logging
 from dicom_node.roles import die_with_parent

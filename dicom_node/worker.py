@@ -16,10 +16,10 @@ from typing import Any
 from dicom_node.child import ChildDiedError, ChildTimeoutError, ModelChild
 from dicom_node.clock import Clock, WallWatch
 from dicom_node.config import NodeConfig
+from dicom_node.crash_points import fault
 from dicom_node.domain.policy import LEASE_S, PlanKind
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import ReleaseState, RevisionState
-from dicom_node.durable import fault
 from dicom_node.errors import NodeError, RegistryError
 from dicom_node.flow.annotate import without_strangers
 from dicom_node.flow.outbox import results_folder

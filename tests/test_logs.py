@@ -41,3 +41,21 @@ def test_no_value_reaches_the_log() -> None:
     assert [line["error"] for line in lines[1:]] == kinds
     assert all(line["trace"] for line in lines[1:])
     assert done.returncode == 1
+
+
+_WARNING_OFTEN = """
+import warnings
+from dicom_node.logs import start_logging
+start_logging("test")
+for number in range(1000):
+    warnings.warn(f"Invalid value for VR DA: '{number}'")
+print(sum(isinstance(key, tuple) for key in __warningregistry__))
+"""
+
+
+def test_G5_a_warning_that_quotes_values_is_told_once_and_not_kept() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WARNING_OFTEN], capture_output=True, text=True, check=True
+    )
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout.strip() == "0"

@@ -59,10 +59,12 @@ def _say(line: str) -> None:
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what the node holds and does."""
+    from dicom_node.flow.health import storage_state
     from dicom_node.registry.switch import named_releases
 
     with open_store(config) as (node_config, store):
         report = store.status()
+        report["storage"] = storage_state(node_config.node.data_dir).as_dict()
         refusals = store.refusals()
         releases = {one.row.id: str(one) for one in named_releases(node_config, store)}
         report["models"] = (

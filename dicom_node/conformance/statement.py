@@ -17,7 +17,7 @@ from dicom_node.conformance import (
     services,
 )
 from dicom_node.conformance.document import Document, Section, Table, contents
-from dicom_node.flow.ingest import MIN_FREE_BYTES, MIN_FREE_SHARE
+from dicom_node.flow.health import MIN_FREE_BYTES, MIN_FREE_SHARE
 from dicom_node.results.equipment import CODING_SCHEME, DISCLAIMER, MANUFACTURER, MODEL_NAME
 
 TITLE = f"DICOM Conformance Statement: {MANUFACTURER}"

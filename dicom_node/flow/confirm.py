@@ -14,6 +14,7 @@ from pydicom.uid import generate_uid
 
 from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig, PeerConfig, TlsSection
+from dicom_node.crash_points import fault
 from dicom_node.domain.confirmation import PUSH_MODEL, Method, Verdict, after_absence, method
 from dicom_node.domain.policy import BACKOFF_CAP_S
 from dicom_node.flow.peers import address_of
@@ -97,6 +98,7 @@ class Confirmer:
             self._store.end_checks(peer.name, SWITCHED_OFF if off else NOT_OFFERED)
             return
         rows = self._store.claim_checks(peer.name, LEASE_S)
+        fault("checks-claimed")
         due = [row for row in rows if not self._asked_enough(row, how)]
         if due and how is Method.COMMITMENT:
             self._commit(peer, due)
@@ -120,6 +122,7 @@ class Confirmer:
         transaction_uid = generate_uid(prefix=None)
         wait_s = self._config.delivery.commitment_wait_h * 3600
         self._store.open_commitment(transaction_uid, peer.name, rows, wait_s)
+        fault("commitment-opened")
 
         def take(report: Report) -> bool:
             return take_report(self._store, [peer.name], report)

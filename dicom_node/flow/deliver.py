@@ -19,10 +19,10 @@ from pathlib import Path
 
 from dicom_node.clock import Clock, WallWatch
 from dicom_node.config import NodeConfig, PeerConfig
+from dicom_node.crash_points import fault
 from dicom_node.domain.confirmation import SERVICES
 from dicom_node.domain.policy import LEASE_S, backoff_s
 from dicom_node.domain.profile import SOP_CLASSES
-from dicom_node.durable import fault
 from dicom_node.errors import NodeError
 from dicom_node.flow.audit import AuditTrail
 from dicom_node.flow.confirm import Confirmer

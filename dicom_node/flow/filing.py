@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.clock import Clock
+from dicom_node.crash_points import fault
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.domain.annotation import ANNOTATION_CLASSES
-from dicom_node.durable import SyncBatch, ensure_dir, fault
-from dicom_node.errors import StoreError
+from dicom_node.durable import SyncBatch, ensure_dir
+from dicom_node.flow.health import StorageTrouble, Trouble
 from dicom_node.flow.journal import Journal, Record
 from dicom_node.flow.spool import IMAGE_CLASSES, SPOOL, Source, instance_row, parse_stored
 from dicom_node.results.recognise import is_own_object
@@ -56,11 +57,19 @@ class Entry:
 class Filing:
     """Files instances in their order of arrival, in one thread or where ``file_all`` is called."""
 
-    def __init__(self, store: Store, data_dir: Path, clock: Clock, journal: Journal) -> None:
+    def __init__(
+        self,
+        store: Store,
+        data_dir: Path,
+        clock: Clock,
+        journal: Journal,
+        tell: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._store = store
         self._data_dir = data_dir
         self._clock = clock
         self._journal = journal
+        self._tell = tell or (lambda _: None)
         self._queue: deque[Entry] = deque()
         self._some = threading.Event()
         self._many = threading.Event()
@@ -83,14 +92,16 @@ class Filing:
         """See that rows follow.
 
         Raises:
-            StoreError: they have not for ``PATIENCE_S``.
+            StorageTrouble: they have not for ``PATIENCE_S``.
         """
         since_s = self._failing_since_s
         if since_s is not None and self._clock.monotonic_s() - since_s > PATIENCE_S:
-            raise StoreError(
-                "rows do not follow what was received",
-                "see that the database answers and the disk is not full",
-            )
+            raise StorageTrouble(Trouble.ROWS_WAIT)
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last batch could not be filed."""
+        return self._failing_since_s is not None
 
     # the thread
 
@@ -142,7 +153,8 @@ class Filing:
                 left -= len(batch)
                 try:
                     self._file(batch)
-                except Exception:
+                except Exception as error:
+                    self._tell(error)
                     if self._failing_since_s is None:
                         self._failing_since_s = self._clock.monotonic_s()
                     raise

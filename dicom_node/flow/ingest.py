@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.clock import Clock
+from dicom_node.crash_points import fault
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.domain.identity import is_uid
 from dicom_node.domain.status import (
@@ -27,20 +29,19 @@ from dicom_node.domain.status import (
     OUT_OF_RESOURCES,
     SUCCESS,
 )
-from dicom_node.durable import ensure_dir, fault, free_bytes
+from dicom_node.durable import ensure_dir
 from dicom_node.errors import StoreError
 from dicom_node.flow.filing import Entry, Filing
-from dicom_node.flow.journal import JOURNAL, Journal, JournalLimits
-from dicom_node.flow.spool import SPOOL, Source, file_header
+from dicom_node.flow.health import TROUBLES, Health, trouble_of
+from dicom_node.flow.journal import Journal, JournalLimits
+from dicom_node.flow.spool import JOURNAL, SPOOL, Source, file_header
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
 
-
-MIN_FREE_BYTES = 256 * 2**20
-MIN_FREE_SHARE = 0.05
-"""The disk counts as full below the smaller of the two: the database needs room to go on (G5)."""
 STOP_S = 20.0
+WATCH_S = 2.0
+"""How often the storage is looked at, whether or not something comes."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,11 @@ class Ingest:
         self._data_dir = data_dir
         self._clock = clock
         ensure_dir(data_dir / SPOOL)
-        self._journal = Journal(data_dir / JOURNAL, limits)
-        self._filing = Filing(store, data_dir, clock, self._journal)
+        self.health = Health(data_dir, clock)
+        self._journal = Journal(data_dir / JOURNAL, limits, self.health.failed)
+        self._filing = Filing(store, data_dir, clock, self._journal, self.health.failed)
+        self._stop = threading.Event()
+        self._watch = threading.Thread(target=self._look_often, name="storage-watch", daemon=True)
 
     def start(self) -> None:
         """File what a crash left, then file what comes in a thread. Before the port opens.
@@ -84,12 +88,18 @@ class Ingest:
         if restored := self._filing.file_leftovers():
             log.warning("instances filed from the journal", extra={"instances": restored})
         self._journal.make_ready()
+        self.health.open()
         self._filing.start()
+        self._watch.start()
 
     def stop(self) -> None:
         """File what is left and end; what cannot be filed in time stays in the journal."""
+        self._stop.set()
+        if self._watch.is_alive():
+            self._watch.join(STOP_S)
         self._filing.stop(STOP_S)
         self._journal.close()
+        self.health.close()
 
     def file_pending(self) -> None:
         """File everything now.
@@ -122,14 +132,17 @@ class Ingest:
         except _Refused as refused:
             return refused.answer
         except (StoreError, OSError) as error:
-            log.error("instance not stored", extra={"problem": str(error)})
-            return IngestAnswer(OUT_OF_RESOURCES, "cannot store now")
+            self.health.failed(error)  # which logs it once, however many instances meet it
+            trouble = trouble_of(error)
+            words = "cannot store now" if trouble is None else TROUBLES[trouble].message
+            return IngestAnswer(OUT_OF_RESOURCES, words)
         return IngestAnswer(SUCCESS, study_uid=header.study_uid, patient_id=header.patient_id)
 
     def _take(
         self, header: InstanceHeader, data: bytes, transfer_syntax_uid: str, source: Source
     ) -> None:
-        self._check_room(len(data))
+        self._filing.check()
+        self.health.check(self._journal.waiting_bytes + len(data))
         digest = hashlib.sha256(data).digest()
         head = file_header(
             header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid, source
@@ -137,12 +150,23 @@ class Ingest:
         record = self._journal.append(head, data, digest)
         self._filing.add(Entry(record, header, transfer_syntax_uid, source))
 
-    def _check_room(self, size: int) -> None:
-        """Refuse early; what waits in the journal needs its room in the spool too."""
-        self._filing.check()
-        free, total = free_bytes(self._data_dir)
-        if free - self._journal.waiting_bytes - size < min(MIN_FREE_BYTES, MIN_FREE_SHARE * total):
-            raise _Refused(OUT_OF_RESOURCES, "the disk is nearly full")
+    def look(self) -> None:
+        """See whether an instance could be stored now; what keeps it from that is shown to all."""
+        try:
+            self._filing.check()
+            # what waits in the journal needs its room in the spool too
+            self.health.check(self._journal.waiting_bytes)
+            if self.health.trouble is not None:
+                self._journal.probe()
+        except (StoreError, OSError) as error:
+            self.health.failed(error)
+        else:
+            if not self._filing.failing:
+                self.health.well()
+
+    def _look_often(self) -> None:
+        while not self._stop.wait(WATCH_S):
+            self.look()
 
 
 def _header(data: bytes, transfer_syntax_uid: str) -> InstanceHeader:

@@ -18,16 +18,17 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dicom_node.durable import LogFile, ensure_dir, fault, remove
+from dicom_node.crash_points import fault
+from dicom_node.durable import LogFile, ensure_dir, remove
 from dicom_node.errors import StoreError
+from dicom_node.flow.health import StorageTrouble, Trouble
 
 log = logging.getLogger(__name__)
 
-JOURNAL = "journal"
 PAGE = 4096
 _SUFFIX = ".log"
 _MAGIC = b"PDNLOG1\n"
@@ -99,13 +100,20 @@ class Journal:
     Args:
         folder: where the logs are; several receivers can share it, each locks its own.
         limits: bounds.
+        tell: hears of errors that nobody else does.
 
     Raises:
         StoreError: the folder cannot be used.
     """
 
-    def __init__(self, folder: Path, limits: JournalLimits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: JournalLimits | None = None,
+        tell: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._folder = folder
+        self._tell = tell or (lambda _: None)
         self._limits = limits or JournalLimits()
         self._lock = threading.Condition()
         self._active: Log | None = None
@@ -130,6 +138,24 @@ class Journal:
             if not self._empty:
                 self._empty.append(self._make(self._limits.log_bytes))
 
+    def probe(self) -> None:
+        """Write to a log that is not in use, and sync it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        with self._lock:
+            if not self._empty:
+                self._empty.append(self._make(self._limits.log_bytes))
+                return  # written and synced
+            file = self._empty.pop()
+            try:
+                _blank(file)
+            except StoreError:
+                self._drop(file)
+                raise
+            self._empty.append(file)
+
     def append(self, head: bytes, data: bytes, digest: bytes) -> Record:
         """Write one instance; it is durable when this returns.
 
@@ -139,7 +165,7 @@ class Journal:
             digest: SHA-256 of ``data``.
 
         Raises:
-            StoreError: the journal is full, or the disk refused.
+            StoreError: the journal stays full, or the disk refused.
         """
         size = RECORD_HEAD + len(head) + len(data)
         with self._lock:
@@ -161,10 +187,7 @@ class Journal:
             return waiting == 0 or waiting + size <= self._limits.total_bytes
 
         if not self._lock.wait_for(room, self._limits.wait_s):
-            raise StoreError(
-                "the journal is full: rows do not follow",
-                "see that the database answers and the disk is not full",
-            )
+            raise StorageTrouble(Trouble.ROWS_WAIT)
 
     def _write(self, head: bytes, data: bytes, digest: bytes, size: int) -> Record:
         target = self._active
@@ -256,12 +279,12 @@ class Journal:
         keep = not file.broken and file.size == self._limits.log_bytes
         if keep and len(self._empty) < self._limits.kept_logs:
             try:
-                file.write_at(0, [bytes(_HEADER.size)])
-                file.sync()  # or a crash would bring back what was deleted since
+                _blank(file)  # or a crash would bring back what was deleted since
                 self._empty.append(file)
                 fault("log-emptied")
                 return
             except StoreError as error:
+                self._tell(error)
                 log.error("journal log fails", extra={"problem": str(error)})
         self._drop(file)
 
@@ -350,6 +373,12 @@ def _record_at(used: Log, at: int) -> Record | None:
     if hashlib.sha256(record.read_data()).digest() != digest:
         return None
     return record
+
+
+def _blank(file: LogFile) -> None:
+    """Make a log one that holds nothing, durably."""
+    file.write_at(0, [bytes(_HEADER.size)])
+    file.sync()
 
 
 def _header(generation: bytes) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig, PeerConfig
+from dicom_node.crash_points import fault
 from dicom_node.domain.policy import backoff_s
 from dicom_node.flow.peers import all_peers
 from dicom_node.flow.spool import read_stored
@@ -67,6 +68,7 @@ class PledgeLoop:
     def answer_once(self) -> None:
         """Answer everything that is due."""
         for row in self._store.claim_pledges(LEASE_S):
+            fault("pledge-claimed")
             known = {entry.peer.name: entry.peer for entry in all_peers(self._store, self._config)}
             peer = known.get(row.peer)
             if peer is None or not peer.port:
@@ -91,7 +93,9 @@ class PledgeLoop:
             },
         )  # fmt: skip
         if not problem:
+            fault("report-sent")
             self._store.pledge_answered(row)
+            fault("pledge-answered")
         elif now_s - row.requested_at_s > self._config.delivery.give_up_h * 3600:
             self._store.pledge_failed(row, problem)
         else:

@@ -16,8 +16,9 @@ from dicom_node.clock import SystemClock
 from dicom_node.dicom.header import HeaderError, read_header
 from dicom_node.durable import SyncBatch, ensure_dir, remove_temporary_files
 from dicom_node.flow.filing import Filing
-from dicom_node.flow.journal import JOURNAL, Journal
+from dicom_node.flow.journal import Journal
 from dicom_node.flow.spool import (
+    JOURNAL,
     RESULTS,
     SPOOL,
     instance_row,

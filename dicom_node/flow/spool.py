@@ -29,6 +29,7 @@ from dicom_node.store.rows import InstanceRow
 
 SPOOL = "spool"
 RESULTS = "results"
+JOURNAL = "journal"
 PREAMBLE_BYTES = 132
 PRIVATE_CREATOR_UID = uid_of("private information", "source of an instance")
 """PS3.10 7.1, (0002,0100): who defined the private information in the file meta header."""

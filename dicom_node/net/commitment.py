@@ -16,6 +16,7 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context
 
 from dicom_node.config import TlsSection
+from dicom_node.crash_points import fault
 from dicom_node.domain.confirmation import PUSH_MODEL, PUSH_MODEL_INSTANCE
 from dicom_node.domain.status import (
     INVALID_ARGUMENT,
@@ -104,6 +105,7 @@ def _ask(assoc: Association, request: Dataset) -> Asked:
         answer, _ = assoc.send_n_action(request, COMMIT_ACTION, PUSH_MODEL, PUSH_MODEL_INSTANCE)
     except (RuntimeError, ValueError) as error:
         return Asked(False, True, False, f"not asked: {type(error).__name__}")
+    fault("commitment-requested")
     status = answer.get("Status")
     if status is None:
         return Asked(False, True, True, "no answer to the request for storage commitment")
@@ -121,8 +123,9 @@ def answer_report(event: evt.Event, take: TakeReport) -> int:
     if too_long(request.EventInformation):
         return RESOURCE_LIMITATION
     try:
-        report = read_report(event.event_information)
-        return SUCCESS if take(report) else INVALID_ARGUMENT
+        taken = take(read_report(event.event_information))
+        fault("report-taken")
+        return SUCCESS if taken else INVALID_ARGUMENT
     except MalformedReference:
         return INVALID_ARGUMENT
     except Exception:  # bytes that are no data set fail in many ways; the peer is told so

@@ -15,6 +15,7 @@ from pynetdicom import evt
 from pynetdicom.dimse_primitives import N_ACTION
 
 from dicom_node.config import PeerConfig
+from dicom_node.crash_points import fault
 from dicom_node.domain.confirmation import PUSH_MODEL_INSTANCE
 from dicom_node.domain.status import (
     INVALID_ARGUMENT,
@@ -88,6 +89,7 @@ class CommitmentScp:
         transaction_uid, references = read_request(event.action_information)
         if not self._store.add_pledge(reachable[0].name, transaction_uid, references):
             return RESOURCE_LIMITATION, "too many requests wait"
+        fault("pledge-written")
         return SUCCESS, ""
 
     def on_report(self, event: evt.Event) -> tuple[int, None]:

@@ -2,8 +2,9 @@
 
 The library negotiates; once the association stands and no other service was agreed on, this loop
 takes the connection over from its two polling threads. Data goes from the socket straight into
-the message, and each read is acknowledged at once: senders that write the header and the body of
-a PDU apart otherwise wait 40 ms and more for it (Nagle against delayed acknowledgement).
+the message, and each read is acknowledged at once (`dicom_node.net.inflow`): senders that write
+the header and the body of a PDU apart otherwise wait 40 ms and more for it (Nagle against delayed
+acknowledgement).
 
 PS3.8 9.3 (PDUs), PS3.7 9.3 (C-STORE, C-ECHO) and E.1 (command elements).
 """
@@ -23,14 +24,15 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 
 from dicom_node.clock import SystemClock
+from dicom_node.net.inflow import Inflow
 from dicom_node.net.limits import ServerLimits
 
 log = logging.getLogger(__name__)
 
 _CLOCK = SystemClock()  # the kernel's timeouts run on real time too
-_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 _HANDOVER_POLL_S = 0.0005
 _ARTIM_S = 2.0
+_POLL_S = 1.0
 _KEPT_BYTES = 1 << 20  # of a message buffer, for the next message
 
 # PS3.8 9.3.1: PDU types
@@ -124,7 +126,7 @@ class StorageStream:
         self._contexts = {cx.context_id: cx for cx in assoc.accepted_contexts}
         self._longest_out = assoc.requestor.maximum_length or 0
         self._connection: socket.socket = cast(socket.socket, None)  # set by the take-over
-        self._deadline_s = 0.0
+        self._in: Inflow = cast(Inflow, None)
         self._message = _Message()
         self._data = bytearray()
         self._head = bytearray(6)
@@ -171,7 +173,8 @@ class StorageStream:
         connection = dul.socket.socket if dul.socket is not None else None
         if connection is None:
             return False
-        self._connection = connection
+        poll_s = min(_POLL_S, self._limits.idle_s / 4, self._limits.pdu_s / 4)
+        self._connection, self._in = connection, Inflow(connection, poll_s)
         return True
 
     def _finish(self, released: bool) -> None:
@@ -213,34 +216,16 @@ class StorageStream:
                 raise _ProtocolError(_UNEXPECTED_PDU, "unexpected PDU")
 
     def _read_head(self) -> tuple[int, int]:
-        view = memoryview(self._head)
-        self._deadline_s = _CLOCK.monotonic_s() + self._limits.idle_s
-        done = self._receive(view)
-        self._deadline_s = _CLOCK.monotonic_s() + self._limits.pdu_s
-        self._fill(view[done:])
+        view, inflow = memoryview(self._head), self._in
+        inflow.deadline_s = _CLOCK.monotonic_s() + self._limits.idle_s
+        done = inflow.some(view)
+        inflow.deadline_s = _CLOCK.monotonic_s() + self._limits.pdu_s
+        inflow.fill(view[done:])
         kind, _, length = struct.unpack(">BBL", self._head)
         return kind, length
 
-    def _fill(self, view: memoryview) -> None:
-        while len(view):
-            view = view[self._receive(view) :]
-
-    def _receive(self, view: memoryview) -> int:
-        left_s = self._deadline_s - _CLOCK.monotonic_s()
-        if left_s <= 0:
-            raise TimeoutError("PDU took too long")
-        connection = self._connection
-        connection.settimeout(left_s)
-        count = connection.recv_into(view)
-        if count == 0:
-            raise ConnectionResetError
-        if _QUICKACK is not None:  # the kernel clears this option, so it is set after each read
-            connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        return count
-
     def _send(self, pdu: bytes) -> None:
-        self._connection.settimeout(self._limits.pdu_s)
-        self._connection.sendall(pdu)
+        self._in.send(pdu, self._limits.pdu_s)
 
     # messages
 
@@ -249,7 +234,7 @@ class StorageStream:
         while left:
             if left < 6:
                 raise _ProtocolError(_INVALID_PARAMETER, "a PDU ends inside a value")
-            self._fill(memoryview(self._head))
+            self._in.fill(memoryview(self._head))
             length, context_id, control = _PDV.unpack(self._head)
             size = length - 2
             left -= 6 + size
@@ -278,7 +263,7 @@ class StorageStream:
         if len(command) + size > self._limits.command_bytes:
             raise _ProtocolError(_INVALID_PARAMETER, "message longer than allowed")
         part = bytearray(size)
-        self._fill(memoryview(part))
+        self._in.fill(memoryview(part))
         command += part
         if last:
             message.elements = command_elements(bytes(command))
@@ -296,7 +281,7 @@ class StorageStream:
             ahead = min(len(self._data), _KEPT_BYTES)
             self._data += bytes(end + ahead - len(self._data))
         with memoryview(self._data) as whole, whole[message.size : end] as part:
-            self._fill(part)
+            self._in.fill(part)
         message.size = end
         if last:
             with memoryview(self._data) as whole, whole[:end] as part:

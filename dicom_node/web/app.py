@@ -12,6 +12,7 @@ from fastapi.templating import Jinja2Templates
 from dicom_node import __version__
 from dicom_node.config import NodeConfig
 from dicom_node.domain.reasons import REASONS, Reason
+from dicom_node.flow.health import storage_state
 from dicom_node.store.store import Store
 
 TEMPLATES = Jinja2Templates(directory=Path(__file__).parent / "templates")
@@ -42,13 +43,17 @@ def create_app(config: NodeConfig, store: Store) -> FastAPI:
     def ready() -> JSONResponse:
         try:
             store.status()
+            storage = storage_state(config.node.data_dir)
         except Exception as error:
             return JSONResponse({"status": "not ready", "why": type(error).__name__}, 503)
+        if storage.trouble is not None:
+            return JSONResponse({"status": "not ready", "why": storage.as_dict()["message"]}, 503)
         return JSONResponse({"status": "ready"})
 
     @app.get("/api/status")
     def status() -> dict[str, Any]:
-        return {"ae_title": config.node.ae_title, **store.status()}
+        storage = storage_state(config.node.data_dir).as_dict()
+        return {"ae_title": config.node.ae_title, **store.status(), "storage": storage}
 
     @app.get("/api/studies")
     def studies() -> list[dict[str, Any]]:
@@ -63,6 +68,7 @@ def create_app(config: NodeConfig, store: Store) -> FastAPI:
         context = {
             "ae_title": config.node.ae_title,
             "status": store.status(),
+            "storage": storage_state(config.node.data_dir).as_dict(),
             "studies": store.studies_list(),
             "refusals": store.refusals(),
             "version": __version__,

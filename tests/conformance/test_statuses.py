@@ -9,7 +9,7 @@ import pytest
 from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig, NodeSection
 from dicom_node.conformance.document import Document
-from dicom_node.flow import ingest as ingest_module
+from dicom_node.flow import health
 from dicom_node.flow.ingest import Ingest
 from dicom_node.net import receiver as receiver_module
 from dicom_node.net.outcomes import CLASS_NOT_TAKEN, classify
@@ -71,7 +71,7 @@ def _of_the_receive_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set
     found = {answer(), answer(uid="1.2.3"), answer(uid=".."), answer(data=b"\xff" * 64)}
     other = dataset_bytes(write_instance(tmp_path, study=".."))
     found.add(answer(data=other))
-    monkeypatch.setattr(ingest_module, "free_bytes", lambda _: (0, 1 << 40))
+    monkeypatch.setattr(health, "disk_of", lambda _: health.Disk(0, 1 << 40, read_only=False))
     full = write_instance(tmp_path)
     found.add(answer(data=dataset_bytes(full), uid=full.stem))
     store.close()

@@ -113,7 +113,7 @@ async def _pump(
     ends: tuple[asyncio.StreamWriter, ...],
 ) -> None:  # fmt: skip
     passed = 0
-    with contextlib.suppress(OSError):
+    try:
         while data := await reader.read(_CHUNK):
             data = _corrupted(data, passed, harm)
             room = harm.after_bytes - passed
@@ -126,6 +126,9 @@ async def _pump(
             await asyncio.sleep(harm.seconds * 5)
         if writer.can_write_eof():
             writer.write_eof()
+    except OSError:  # one side was reset: the other hears of it
+        for end in ends:
+            end.transport.abort()
 
 
 def _corrupted(data: bytes, passed: int, harm: Plan) -> bytes:

@@ -1,6 +1,6 @@
 """A crash at every step that a node takes, then a start: nothing lost (G1), nothing twice (G3).
 
-Each crash point of `dicom_node.durable` is hit `FAULT_CRASHES` times, at its first hit, its second
+Each point of `dicom_node.crash_points` is hit `FAULT_CRASHES` times, at its first hit, its second
 and so on: the process ends there as if it was killed. Receiving is checked image by image and byte
 by byte; analysing, encoding and delivering are checked at the PACS.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from dicom_node import durable
+from dicom_node import crash_points, durable
 from dicom_node.clock import ManualClock, SystemClock
 from dicom_node.flow.spool import read_dataset
 from dicom_node.net.standin import PacsStandIn, dataset_bytes
@@ -84,7 +84,7 @@ def hits(chance: random.Random, point: str) -> tuple[int, int]:
     return 1 + chance.randrange(HITS.get(point, 1)), 1
 
 
-@pytest.mark.parametrize("point", durable.RECEIVE_POINTS)
+@pytest.mark.parametrize("point", crash_points.RECEIVE_POINTS)
 def test_G1_crashes_while_receiving(tmp_path: Path, lives: Lives, point: str) -> None:
     campaign = Campaign(f"crash at {point}", EACH, block=1)
 
@@ -96,9 +96,9 @@ def test_G1_crashes_while_receiving(tmp_path: Path, lives: Lives, point: str) ->
             folder.mkdir()
             (folder / "node.sqlite3").write_bytes(migrated())
             status, acknowledged = lives.live(point=point, hit=hit, **order)
-            if status == durable.FAULT_EXIT_STATUS:
+            if status == crash_points.FAULT_EXIT_STATUS:
                 break
-        assert status == durable.FAULT_EXIT_STATUS, f"{point} is not passed"
+        assert status == crash_points.FAULT_EXIT_STATUS, f"{point} is not passed"
         status, said = lives.live(recover=True, **order)
         assert status == 0, lives.log.read_text()[-2000:]
         assert (said[0]["files_missing"], said[0]["files_unreadable"]) == (0, 0)
@@ -146,7 +146,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "point", (*durable.FILE_POINTS, *durable.WORK_POINTS, *durable.DELIVERY_POINTS)
+    "point", (*crash_points.FILE_POINTS, *crash_points.WORK_POINTS, *crash_points.DELIVERY_POINTS)
 )
 def test_G2_G3_crashes_while_working(tmp_path: Path, lives: Lives, ready: Path, point: str) -> None:
     campaign = Campaign(f"crash at {point}", EACH, block=1)
@@ -169,7 +169,7 @@ def work_until(tmp_path: Path, lives: Lives, ready: Path, crash: dict[str, Any])
         with PacsStandIn(PACS, filed) as pacs:
             order = {"scenario": "work", "folder": folder, "port": pacs.port}
             status, _ = lives.live(**order, **crash)
-            if status != durable.FAULT_EXIT_STATUS:
+            if status != crash_points.FAULT_EXIT_STATUS:
                 assert status == 0, lives.log.read_text()[-2000:]
                 return False
             status, said = lives.live(recover=True, **order)

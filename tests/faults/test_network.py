@@ -7,11 +7,13 @@ decides. `FAULT_NETWORK` says how many cases each test runs.
 from __future__ import annotations
 
 import os
+import queue
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,10 +36,46 @@ from tests.net.test_deliver import Outbox
 
 COUNT = int(os.environ.get("FAULT_NETWORK", "15"))
 PORT_LIMITS = ServerLimits(pdu_s=2, idle_s=2, associate_s=2, message_s=4)
-SENDER_LIMITS = SenderLimits(connect_s=2, associate_s=2, answer_s=2, stall_s=2)
+SENDER_LIMITS = SenderLimits(
+    connect_s=2, associate_s=2, answer_s=2, stall_s=2, least_bytes_per_s=32_768
+)
 CASE_S, ECHO_S = 60.0, 1.0
+AT_ONCE = 8
+"""Cases at the same time, each with a proxy of its own: most of them wait for a time limit."""
 INSTANCES = 3
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(7200)]
+
+
+class Lane:
+    """A way through a proxy that one case at a time uses: its connections get the plans in turn."""
+
+    def __init__(self, stack: ExitStack, target: int) -> None:
+        self.plans: list[Plan] = []
+        self.box: Outbox | None = None
+        self.proxy = stack.enter_context(Proxy(target, self._next))
+
+    def _next(self) -> Plan:
+        return self.plans.pop(0) if self.plans else Plan()
+
+
+@contextmanager
+def lane_of(free: queue.SimpleQueue[Lane]) -> Iterator[Lane]:
+    lane = free.get()
+    try:
+        yield lane
+    finally:
+        free.put(lane)
+
+
+def outbox(folder: Path, port: int) -> Outbox:
+    """A node with results to deliver through a port of this machine."""
+    folder.mkdir()
+    to = PeerConfig(
+        name="pacs", ae_title="PACS", host="127.0.0.1", port=port, receives_results=True
+    )
+    box = Outbox(folder, ManualClock(), (to,))
+    box.loop = DeliveryLoop(box.store, box.config, box.clock, c_store)
+    return box
 
 
 class Port:
@@ -69,17 +107,23 @@ def port(tmp_path: Path) -> Iterator[Port]:
 
 def test_G1_G5_a_network_that_fails_before_the_port(port: Port, tmp_path: Path) -> None:
     campaign = Campaign("network fault before the port", COUNT, block=50)
-    plans: list[Plan] = []
     assert echo(port.address, calling_ae="PACS").ok
     threads = threading.active_count()
     outcomes: Counter[str] = Counter()
-
-    with Proxy(port.address.port, lambda: plans[-1]) as proxy:
-        threads += 1
+    done: Counter[str] = Counter()
+    with ExitStack() as stack:
+        free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for _ in range(AT_ONCE):
+            free.put(Lane(stack, port.address.port))
 
         def case(number: int, chance: random.Random) -> None:
-            plans.append(plan(chance))
-            study = f"1.2.3.{number}"
+            harm = plan(chance)
+            with lane_of(free) as lane:
+                lane.plans[:] = [harm] * 9  # for all connections of the case
+                one(lane.proxy.port, harm, f"1.2.3.{number}", chance)
+            done.update({harm.harm: 1})
+
+        def one(through_port: int, harm: Plan, study: str, chance: random.Random) -> None:
             paths = {
                 path.stem: path
                 for path in (
@@ -87,7 +131,7 @@ def test_G1_G5_a_network_that_fails_before_the_port(port: Port, tmp_path: Path) 
                     for _ in range(INSTANCES)
                 )
             }
-            through = Address("PROSTATE_AI", "127.0.0.1", proxy.port)
+            through = Address("PROSTATE_AI", "127.0.0.1", through_port)
             statuses = send(
                 through, [outgoing(path) for path in paths.values()], calling_ae="PACS",
                 limits=SENDER_LIMITS,
@@ -96,16 +140,16 @@ def test_G1_G5_a_network_that_fails_before_the_port(port: Port, tmp_path: Path) 
             sent = {s.sop_instance_uid for s in statuses if s.outcome is Outcome.SENT}
             port.ingest.file_pending()
             rows = {row.sop_instance_uid: row.path for row in port.store.instances_of(study)}
-            if plans[-1].harm != "corrupt":  # what was changed on the way is stored as it came
-                assert sent <= rows.keys(), f"lost after {plans[-1]}"
+            if harm.harm != "corrupt":  # what was changed is stored as it came
+                assert sent <= rows.keys(), f"lost after {harm}"
                 for uid, kept in rows.items():
                     assert dataset_bytes(port.folder / kept) == dataset_bytes(paths[uid])
             for path in paths.values():
                 path.unlink()
 
-        campaign.run(case, CASE_S)
-        print(f"\n{dict(proxy.done)}, instances {dict(outcomes)}")
-        assert COUNT < 100 or set(proxy.done) == set(HARMS)
+        campaign.run(case, CASE_S, AT_ONCE)
+        print(f"\n{dict(done)}, instances {dict(outcomes)}")
+        assert sum(done.values()) < 100 or set(done) == set(HARMS)
     # nothing is left of it, and an honest peer is served
     wait_for(lambda: not port.receiver._connections.living())
     wait_for(lambda: threading.active_count() <= threads)
@@ -123,22 +167,23 @@ def test_G2_G3_a_network_that_fails_before_the_destination(tmp_path: Path) -> No
     """
     campaign = Campaign("network fault before the destination", COUNT, block=50)
     harms = tuple(harm for harm in HARMS if harm != "corrupt")
-    plans: list[Plan] = []
-
-    def next_plan() -> Plan:
-        return plans.pop(0) if plans else Plan()
-
-    with PacsStandIn("PACS", tmp_path / "pacs") as pacs, Proxy(pacs.port, next_plan) as proxy:
-        (tmp_path / "node").mkdir()
-        to = PeerConfig(
-            name="pacs", ae_title="PACS", host="127.0.0.1", port=proxy.port, receives_results=True
-        )
-        box = Outbox(tmp_path / "node", ManualClock(), (to,))
-        box.loop = DeliveryLoop(box.store, box.config, box.clock, c_store)
+    with ExitStack() as stack:
+        pacs = stack.enter_context(PacsStandIn("PACS", tmp_path / "pacs"))
+        free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for number in range(AT_ONCE):
+            lane = Lane(stack, pacs.port)
+            lane.box = outbox(tmp_path / f"node-{number}", lane.proxy.port)
+            stack.callback(lane.box.store.close)
+            free.put(lane)
 
         def case(number: int, chance: random.Random) -> None:
-            plans[:] = [plan(chance, harms, 30_000) for _ in range(chance.choice((1, 1, 2, 3)))]
-            uid = f"1.2.3.{number}"
+            with lane_of(free) as lane:
+                times = chance.choice((1, 1, 2, 3))
+                lane.plans[:] = [plan(chance, harms, 30_000) for _ in range(times)]
+                assert lane.box is not None
+                one(lane.box, f"1.2.3.{number}")
+
+        def one(box: Outbox, uid: str) -> None:
             made = box.finish_study(uid)
             for _ in range(8):
                 box.loop.deliver_once()
@@ -153,11 +198,9 @@ def test_G2_G3_a_network_that_fails_before_the_destination(tmp_path: Path) -> No
                 assert item.differing == 0
                 assert dataset_bytes(item.path) == dataset_bytes(box.data_dir / row.path)
 
-        campaign.run(case, CASE_S)
-        print(f"\n{dict(proxy.done)}")
+        campaign.run(case, CASE_S, AT_ONCE)
         again = sum(item.copies - 1 for item in pacs.filed())
         campaign.remark = f"sent again with the same bytes: {again}"
-        box.store.close()
     campaign.finish()
 
 

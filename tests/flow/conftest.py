@@ -114,6 +114,12 @@ class Node:
         self.store = open_store(self.config.database_url, self.clock, "here")
         self.ingest = Ingest(self.store, self.data_dir, self.clock, SMALL)
 
+    def restart_ingest(self) -> None:
+        """A receiver that is started again; without the threads that it has in a node."""
+        self.ingest.stop()
+        self.ingest = Ingest(self.store, self.data_dir, self.clock, SMALL)
+        self.ingest._filing.file_leftovers()
+
     def send(self, image: Dataset, syntax: str = ExplicitVRLittleEndian) -> IngestAnswer:
         answer = self.receive(image, syntax)
         self.ingest.file_pending()

@@ -15,11 +15,12 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from dicom_node import durable
+from dicom_node import crash_points, durable
 from dicom_node.clock import ManualClock
 from dicom_node.domain.reasons import Reason
 from dicom_node.durable import SyncBatch
 from dicom_node.errors import InputProblem, StoreError
+from dicom_node.flow import health
 from dicom_node.flow import ingest as ingest_module
 from dicom_node.flow.journal import Journal
 from dicom_node.flow.recover import recover
@@ -122,9 +123,12 @@ def test_a_failed_sync_is_not_tried_again_on_the_same_file(
         real(handle)
 
     monkeypatch.setattr(os, "fdatasync", once)
-    assert node.receive(mr_image()).status == 0xA700
+    for _ in range(3):
+        assert node.receive(mr_image()).status == 0xA700, "nothing more until it is restarted"
+    assert len(synced) == 1
+    node.restart_ingest()
     assert node.receive(mr_image()).status == 0
-    assert len(set(synced)) == 2
+    assert synced[0] not in synced[1:]
 
 
 @pytest.mark.parametrize("owner, name", [(os, "sendfile"), (Path, "rename"), (SyncBatch, "sync")])
@@ -160,7 +164,7 @@ def test_G1_rows_that_do_not_follow_end_in_a_refusal(
 
 
 def test_G5_a_nearly_full_disk_refuses_early(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "free_bytes", lambda _: (1000, 10**12))
+    monkeypatch.setattr(health, "disk_of", lambda _: health.Disk(1000, 10**12, read_only=False))
     assert node.send(mr_image()).status == 0xA700
     assert files(node) == []
 
@@ -332,20 +336,20 @@ for index in range(8):
 
 
 @pytest.mark.parametrize("hit", [pytest.param(1, marks=pytest.mark.slow), 3])
-@pytest.mark.parametrize("point", durable.RECEIVE_POINTS)
+@pytest.mark.parametrize("point", crash_points.RECEIVE_POINTS)
 def test_G1_a_crash_at_any_point_loses_nothing_acknowledged(
     tmp_path: Path, point: str, hit: int
 ) -> None:
     folder = tmp_path / "data"
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
-        durable.FAULT_ENV: f"{point}:{hit}",
+        crash_points.FAULT_ENV: f"{point}:{hit}",
     }  # fmt: skip
     died = subprocess.run(
         [sys.executable, "-c", SENDER, folder], env=environment, check=False, text=True,
         capture_output=True, timeout=60,
     )  # fmt: skip
-    assert died.returncode == durable.FAULT_EXIT_STATUS, died.stderr
+    assert died.returncode == crash_points.FAULT_EXIT_STATUS, died.stderr
     acknowledged = set(died.stdout.split())
     node = Node(folder, ManualClock())
     report = recover(node.store, folder)
@@ -363,7 +367,7 @@ def test_G1_a_crash_at_any_point_loses_nothing_acknowledged(
 
 def test_unknown_crash_points_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown crash point"):
-        durable.fault("no such point")
+        crash_points.fault("no such point")
 
 
 def test_names_of_files_come_from_digests(node: Node) -> None:

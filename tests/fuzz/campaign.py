@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -118,10 +119,20 @@ class Campaign:
         if len(self.failures) < _NAMED:
             self.failures.append(f"case {number}: {why}")
 
-    def run(self, case: Callable[[int, random.Random], None], limit_s: float = 1.0) -> None:
-        """Run every case; one that raises, or takes longer than ``limit_s``, is a failure."""
-        for block in self.blocks():
-            self.each(block, case, limit_s)
+    def run(
+        self, case: Callable[[int, random.Random], None], limit_s: float = 1.0, at_once: int = 1
+    ) -> None:
+        """Run every case; one that raises, or takes longer than ``limit_s``, is a failure.
+
+        ``at_once``: so many threads share the cases of a block; for cases that mostly wait.
+        """
+        with ThreadPoolExecutor(at_once) as pool:
+            for block in self.blocks():
+                if at_once == 1:
+                    self.each(block, case, limit_s)
+                else:
+                    ones = [range(number, number + 1) for number in block]
+                    list(pool.map(lambda one: self.each(one, case, limit_s), ones))
 
     def each(
         self, cases: range, case: Callable[[int, random.Random], None], limit_s: float

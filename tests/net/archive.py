@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ STORAGE = (
     "1.2.840.10008.5.1.4.1.1.4",
 )
 NODE_AE = "PROSTATE_AI"
+INSIST_S = 60.0
 
 
 def _leave_answers(assoc: Association) -> None:
@@ -33,7 +35,11 @@ def _leave_answers(assoc: Association) -> None:
 
 @dataclass
 class Archive:
-    """A PACS on loopback. ``answer``: same, separate, never; ``lost``: UID to failure reasons."""
+    """A PACS on loopback. ``lost``: UID to failure reasons.
+
+    ``answer``: same, separate, never; or insist: on the same association, and where that is lost,
+    on others until the node takes the report.
+    """
 
     answer: str = "same"
     action_status: int = 0
@@ -49,6 +55,7 @@ class Archive:
     requests: list[tuple[str, list[str]]] = field(default_factory=list)
     statuses: list[int | None] = field(default_factory=list)
     reports: list[Dataset] = field(default_factory=list)
+    asked: int = 0
     _server: ThreadedAssociationServer | None = None
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -97,7 +104,7 @@ class Archive:
         if self.action_status:
             return self.action_status, None
         if self.answer != "never":
-            assoc = event.assoc if self.answer == "same" else None
+            assoc = None if self.answer == "separate" else event.assoc
             thread = threading.Thread(target=self.report, args=[asked, assoc])
             self._threads.append(thread)
             thread.start()
@@ -120,11 +127,19 @@ class Archive:
             told.FailedSOPSequence = failed
         status = self.send(told, 2 if failed else 1, assoc)
         self.statuses.append(status)
+        end_s = time.monotonic() + INSIST_S
+        while self.answer == "insist" and status is None and time.monotonic() < end_s:
+            time.sleep(0.05)
+            status = self.send(told, 2 if failed else 1)
+            if status is not None:
+                self.statuses.append(status)
         return status
 
     def send(self, told: Dataset, event_type: int, assoc: object = None) -> int | None:
         own = None
         if assoc is None:
+            if not self._node_listens():
+                return None
             entity = AE(ae_title=self.ae_title)
             entity.add_requested_context(PUSH)
             roles = [build_role(PUSH, scp_role=True)] if self.roles else None
@@ -134,10 +149,21 @@ class Archive:
             _leave_answers(assoc)
             if not assoc.is_established:
                 return None
-        answer, _ = assoc.send_n_event_report(told, event_type, PUSH, INSTANCE)
+        try:
+            answer, _ = assoc.send_n_event_report(told, event_type, PUSH, INSTANCE)
+        except RuntimeError:
+            return None  # the association is gone
         if own is not None:
             own.release()
         return int(answer.Status) if "Status" in answer else None
+
+    def _node_listens(self) -> bool:
+        """Whether the port is open: the library leaves a socket behind where it is not."""
+        try:
+            socket.create_connection(("127.0.0.1", self.node_port), 10).close()
+        except OSError:
+            return False
+        return True
 
     def ask(self, references: list[tuple[str, str]], uid: str, *, action: int = 1) -> int | None:
         """Ask the node for commitment; returns the status of the N-ACTION."""
@@ -148,12 +174,15 @@ class Archive:
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_instance
             asked.ReferencedSOPSequence.append(item)
+        if not self._node_listens():
+            return None
         entity = AE(ae_title=self.ae_title)
         entity.add_requested_context(PUSH)
         assoc = entity.associate("127.0.0.1", self.node_port, ae_title=NODE_AE)
         _leave_answers(assoc)
         if not assoc.is_established:
             return None
+        self.asked += 1
         answer, _ = assoc.send_n_action(asked, action, PUSH, INSTANCE)
         assoc.release()
         return int(answer.Status) if "Status" in answer else None
