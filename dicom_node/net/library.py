@@ -163,13 +163,15 @@ def leaving_answers(dimse: DIMSEServiceProvider) -> Callable[..., Any]:
     The library pauses the loop of an association before it sends a request. Between the loop's
     look at the pause and its look at the queue there is a gap: a peer that answers within it loses
     its answer to the loop, which drops it, and the request is waited for until its time is over.
+    Where nothing is there yet, nothing is taken: what comes a moment later can be an answer, or
+    the word that the association has ended.
     """
     take = dimse.get_msg
 
     def get_msg(block: bool = False) -> Any:
         if not block:
             _, first = dimse.peek_msg()
-            if getattr(first, "MessageIDBeingRespondedTo", None) is not None:
+            if first is None or getattr(first, "MessageIDBeingRespondedTo", None) is not None:
                 return None, None
         return take(block)
 

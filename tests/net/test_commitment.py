@@ -120,7 +120,8 @@ def test_a_report_on_the_same_association_verifies(node: NodeWith) -> None:
     here.loop.deliver_once()
     assert here.states() == {"verified"}
     assert here.words() == {"kept: confirmed by storage commitment"}
-    assert len(here.archive.requests) == 1 and here.archive.statuses == [0]
+    assert len(here.archive.requests) == 1
+    wait_for(lambda: here.archive.statuses == [0])
     assert here.box.state() == "delivered"
 
 
@@ -133,7 +134,7 @@ def test_a_report_on_an_association_of_its_own_verifies(
     here.box.finish_study()
     here.round()
     wait_for(lambda: here.states() == {"verified"})
-    assert here.archive.statuses == [0]
+    wait_for(lambda: here.archive.statuses == [0])
 
 
 def test_a_destination_that_may_not_send_is_offered_no_storage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from pynetdicom import build_context
 from pynetdicom.dimse_primitives import C_ECHO
 
@@ -11,7 +12,9 @@ from tests.net.conftest import NODE_AE, OpenPortWith, wait_for
 VERIFICATION = "1.2.840.10008.1.1"
 
 
-def test_an_answer_is_left_to_who_waits_for_it(open_port: OpenPortWith) -> None:
+def test_an_answer_is_left_to_who_waits_for_it(
+    open_port: OpenPortWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node = open_port()
     entity = application_entity("PACS")
     assoc = entity.associate(
@@ -25,6 +28,11 @@ def test_an_answer_is_left_to_who_waits_for_it(open_port: OpenPortWith) -> None:
     assoc.dimse.msg_queue.put((1, answer))
     assert assoc.dimse.get_msg(block=False) == (None, None)  # as the loop asks
     assert assoc.dimse.get_msg(block=True) == (1, answer)  # as who sent the request asks
+    monkeypatch.setattr(assoc.dimse, "peek_msg", lambda: (None, None))  # it comes after the look
+    assoc.dimse.msg_queue.put((1, answer))
+    assert assoc.dimse.get_msg(block=False) == (None, None)
+    assert assoc.dimse.get_msg(block=True) == (1, answer)
+    monkeypatch.undo()
     assoc.dimse.msg_queue.put((1, request))
     assert assoc.dimse.get_msg(block=False) == (1, request)
     assoc._reactor_checkpoint.set()
