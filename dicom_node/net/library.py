@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+import threading
 from typing import Any, cast
 
 from pydicom import uid
@@ -151,14 +151,14 @@ class Entity(AE):
         return connection
 
     def associate(self, *arguments: Any, **settings: Any) -> Association:
-        """As the base class; an answer reaches who waits for it, however fast it comes."""
+        """As the base class; answers reach who waits for them, and a release overtakes nothing."""
         assoc = super().associate(*arguments, **settings)
-        assoc.dimse.get_msg = leaving_answers(assoc.dimse)  # type: ignore[method-assign]
+        mend(assoc, self.stall_s)
         return assoc
 
 
-def leaving_answers(dimse: DIMSEServiceProvider) -> Callable[..., Any]:
-    """Take messages as the library does, but let its loop take none that answers a request.
+class Inbox:
+    """What an association's loop takes of the messages that came: requests, until it is closed.
 
     The library pauses the loop of an association before it sends a request. Between the loop's
     look at the pause and its look at the queue there is a gap: a peer that answers within it loses
@@ -166,16 +166,49 @@ def leaving_answers(dimse: DIMSEServiceProvider) -> Callable[..., Any]:
     Where nothing is there yet, nothing is taken: what comes a moment later can be an answer, or
     the word that the association has ended.
     """
-    take = dimse.get_msg
 
-    def get_msg(block: bool = False) -> Any:
+    def __init__(self, dimse: DIMSEServiceProvider) -> None:
+        self._dimse, self._take = dimse, dimse.get_msg
+        self._closed = False
+        self._idle = threading.Event()
+
+    def get_msg(self, block: bool = False) -> Any:
+        """As the library's, for who sent a request (``block``) and for the loop."""
         if not block:
-            _, first = dimse.peek_msg()
+            if self._closed:
+                self._idle.set()
+                return None, None
+            _, first = self._dimse.peek_msg()
             if first is None or getattr(first, "MessageIDBeingRespondedTo", None) is not None:
                 return None, None
-        return take(block)
+        return self._take(block)
 
-    return get_msg
+    def close(self, limit_s: float) -> bool:
+        """Let the loop take nothing more; return whether what it had taken is answered in time."""
+        self._closed = True
+        return self._idle.wait(limit_s)
+
+
+def mend(assoc: Association, limit_s: float) -> None:
+    """Cure two races between an association that was opened here and its own loop.
+
+    An answer reaches who waits for it (`Inbox`). A request of the peer that is being served is
+    answered before the association is released: nothing may follow a release (PS3.8 9.2.3, state
+    7), and the library's thread would end on what does.
+    """
+    inbox = Inbox(assoc.dimse)
+    release = assoc.release
+
+    def release_after_answers() -> None:
+        if not assoc.is_established:
+            return
+        if inbox.close(limit_s):
+            release()
+        else:
+            assoc.abort()
+
+    assoc.dimse.get_msg = inbox.get_msg  # type: ignore[method-assign]
+    assoc.release = release_after_answers  # type: ignore[method-assign]
 
 
 def application_entity(ae_title: str) -> Entity:

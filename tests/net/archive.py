@@ -14,7 +14,7 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
-from dicom_node.net.library import leaving_answers
+from dicom_node.net.library import Inbox
 
 PUSH = "1.2.840.10008.1.20.1"
 INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -30,7 +30,7 @@ INSIST_S = 60.0
 
 def _leave_answers(assoc: Association) -> None:
     """Let the library's loop take no answer that a report or request waits for."""
-    assoc.dimse.get_msg = leaving_answers(assoc.dimse)  # type: ignore[method-assign]
+    assoc.dimse.get_msg = Inbox(assoc.dimse).get_msg  # type: ignore[method-assign]
 
 
 @dataclass
