@@ -161,6 +161,32 @@ class ModelSection(_Section):
     )
 
 
+class DriftSection(_Section):
+    """When the studies of a scanner count as changed (docs/models.md, Drift)."""
+
+    reference_studies: int = Field(
+        200, ge=20, le=5000, description="first studies of a scanner: what later ones are held to"
+    )
+    current_studies: int = Field(
+        50, ge=10, le=5000, description="latest studies, which are compared with them"
+    )
+    least_studies: int = Field(
+        30, ge=10, description="a figure with fewer values in a window is not judged"
+    )
+    psi: float = Field(
+        0.25, ge=0, description="the least population stability index that is an alarm"
+    )
+    significance: float = Field(
+        1e-5, gt=0, lt=1, description="chance of a false alarm in one look at one figure"
+    )
+
+    @model_validator(mode="after")
+    def _windows_can_hold_enough(self) -> DriftSection:
+        if self.least_studies > min(self.reference_studies, self.current_studies):
+            raise ValueError("least_studies is more than a window holds")
+        return self
+
+
 class DeliverySection(_Section):
     """How long results are kept trying."""
 
@@ -242,6 +268,7 @@ class NodeConfig(_Section):
     tls: TlsSection = TlsSection()
     study: StudySection = StudySection()
     model: ModelSection = ModelSection()
+    drift: DriftSection = DriftSection()
     delivery: DeliverySection = DeliverySection()
     audit: AuditSection = AuditSection()
     web: WebSection = WebSection()
@@ -330,6 +357,7 @@ _SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
     ("tls", TlsSection),
     ("study", StudySection),
     ("model", ModelSection),
+    ("drift", DriftSection),
     ("delivery", DeliverySection),
     ("audit", AuditSection),
     ("web", WebSection),

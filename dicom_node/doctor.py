@@ -253,6 +253,28 @@ def _releases_in_use(config: NodeConfig) -> list[tuple[str, Callable[[], Runnabl
     return found
 
 
+def _drift(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.clock import SystemClock
+    from dicom_node.flow.drift import look_at_all
+    from dicom_node.registry.choose import database_exists
+    from dicom_node.store.store import Store
+
+    if not database_exists(config):
+        return
+    store = Store(config.database_url, clock=SystemClock())
+    try:
+        reports = look_at_all(store, config)
+    finally:
+        store.close()
+    for report in reports:
+        if report.alarms:
+            yield Check(
+                "drift", "note", f"{report.row.scanner}: {', '.join(sorted(report.alarms))}",
+                "what changed there? see dicom-node models drift",
+            )  # fmt: skip
+
+
 _CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (
     _data_folder, _disk, _storage, _database, _audit, _ports, _tls, _peers, _decoders, _model,
+    _drift,
 )  # fmt: skip

@@ -90,6 +90,7 @@ def _shadow(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
+    from dicom_node.flow.observe import KEY, observe
     from dicom_node.flow.study import StudyJob, encode_json, result_json, run_study
     from dicom_node.results.request import EarlierObject, NotAnalysed
 
@@ -134,7 +135,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
                 "size": len(item.data),
             }
         )
-    summary = result_json(outcome, [entry["file"] for entry in results])
+    observed = observe(study.headers, outcome)
+    summary = {**result_json(outcome, [entry["file"] for entry in results]), KEY: observed}
     write_file(folder / "result.json", [encode_json(summary)])
     fault("results-written")
     return {
@@ -143,6 +145,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         "message": outcome.message,
         "results": results,
         "timings_s": summary["timings_s"],
+        KEY: observed,
         "kept": bool(_kept),
         "sha256": outcome.release.sha256 if outcome.release else None,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import ReleaseState, RevisionState
 from dicom_node.errors import NodeError, RegistryError
 from dicom_node.flow.annotate import without_strangers
+from dicom_node.flow.drift import watch
+from dicom_node.flow.observe import KEY, fill_in, observation
 from dicom_node.flow.outbox import results_folder
 from dicom_node.flow.peers import destinations, encoding_wanted
 from dicom_node.flow.promote import evaluate_due
@@ -70,6 +72,7 @@ class Worker:
         data_dir = self._config.node.data_dir
         wall = WallWatch(self._clock)
         reap_from_s = times_at_s = self._clock.monotonic_s()
+        self._fill_in()
         while not stop.wait(POLL_S):
             now_s = self._clock.monotonic_s()
             if wall.was_set():  # heartbeats look old or new now; let them come in again first
@@ -89,6 +92,21 @@ class Worker:
                 log.error("evaluation failed", extra={"problem": error.message})
             except Exception:
                 log.exception("evaluation failed")
+
+    def _fill_in(self) -> None:
+        """Observe studies that were finished before there was something to observe them with."""
+        try:
+            if done := fill_in(self._store, self._config.node.data_dir):
+                log.info("earlier studies observed", extra={"studies": done})
+        except Exception:  # scanners are watched beside the work, never instead of it
+            log.exception("earlier studies cannot be observed")
+
+    def _watch(self, claim: Claim) -> None:
+        """Compare the scanner of a finished study with what it was; nothing waits for it."""
+        try:
+            watch(self._store, self._config, self._clock, claim.study_uid)
+        except Exception:  # whatever goes wrong here, the study is committed
+            log.exception("drift cannot be judged")
 
     def _work_once(self, stop: threading.Event) -> bool:
         """Claim one revision and work on it; False where there is nothing to do."""
@@ -127,7 +145,10 @@ class Worker:
             self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, message)
             return
         fault("case-analysed")
+        if answer.get(KEY):
+            claim = replace(claim, seen=observation(answer[KEY]))
         state = self._commit(claim, answer)
+        self._watch(claim)
         if answer.get("kept") and state is not RevisionState.SUPERSEDED:
             self._shadow(claim, answer["sha256"], stop)
 

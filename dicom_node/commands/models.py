@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.commands import model_keys
+from dicom_node.commands import drift, model_keys
 from dicom_node.commands.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(model_keys.app, name="keys")
 app.command("sign")(model_keys.sign)
+app.command("drift")(drift.drift)
 
 ReleaseArgument = Annotated[
     str, typer.Argument(help="Name, name/version, first digits of the digest, or packaged.")

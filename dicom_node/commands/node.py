@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from dicom_node.commands.common import (
     print_table,
 )
 from dicom_node.errors import ConfigError, NodeError
+
+if TYPE_CHECKING:
+    from dicom_node.flow.drift import ScannerReport
 
 
 def register(app: typer.Typer) -> None:
@@ -59,6 +62,7 @@ def _say(line: str) -> None:
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what the node holds and does."""
+    from dicom_node.flow.drift import look_at_all
     from dicom_node.flow.health import storage_state
     from dicom_node.registry.switch import named_releases
 
@@ -72,6 +76,9 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
             if not node_config.model.release
             else {"pinned": node_config.model.release}
         )
+        report["drift"] = {
+            str(one.row.scanner): _drift_words(one) for one in look_at_all(store, node_config)
+        }
     if as_json:
         print_json({"ae_title": node_config.node.ae_title, **report, "refusals": refusals})
         return
@@ -81,6 +88,12 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
         columns = ("last_at", "calling_ae", "called_ae", "address", "reason", "count")
         cells = [[refusal[column] for column in columns] for refusal in refusals]
         print_table("Refused senders", columns, cells)
+
+
+def _drift_words(report: ScannerReport) -> str:
+    if report.alarms:
+        return "ALARM: " + ", ".join(sorted(report.alarms)) + "; see models drift"
+    return f"{report.state}, {report.row.studies} studies"
 
 
 def _flatten(report: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:

@@ -95,6 +95,7 @@ _DECIMAL = {
     "echo_train_length": 0x00180091,
     "trigger_time": 0x00181060,
     "temporal_resolution": 0x00200110,
+    "field_strength_t": 0x00180087,
     "rescale_slope": 0x00281053,
     "rescale_intercept": 0x00281052,
 }

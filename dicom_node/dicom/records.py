@@ -95,6 +95,7 @@ class InstanceHeader:
     trigger_time: float | None = None
     temporal_position: int | None = None
     temporal_resolution: float | None = None
+    field_strength_t: float | None = None
     b_value: float | None = None
     b_source: str = ""
     directionality: str = ""

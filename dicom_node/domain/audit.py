@@ -28,6 +28,7 @@ class AuditEvent(StrEnum):
     NETWORK_CONFIGURATION = "network_configuration"
     SOFTWARE_CONFIGURATION = "software_configuration"
     MODEL_CHANGED = "model_changed"
+    DRIFT = "drift"
     DATABASE_REBUILT = "database_rebuilt"
     RECORDS_LOST = "records_lost"
 
@@ -76,6 +77,7 @@ _KINDS: Mapping[AuditEvent, _Kind] = {
         _ALERT, "E", Code("110131", "Software Configuration")
     ),
     AuditEvent.MODEL_CHANGED: _Kind(_ALERT, "E", Code("110131", "Software Configuration")),
+    AuditEvent.DRIFT: _Kind(_ALERT, "E", Code("drift", "Drift of Inputs or Outputs", "99PROSTATE")),
     AuditEvent.DATABASE_REBUILT: _Kind(
         _ALERT, "E", Code("110131", "Software Configuration")
     ),

@@ -181,6 +181,10 @@ class AuditTrail:
         told = [("change", what), *details]
         self._put(self._alert(AuditEvent.MODEL_CHANGED, subject, told))
 
+    def drift(self, what: str, scanner: str, details: list[tuple[str, str]]) -> None:
+        """Record that an alarm of a scanner began or ended, or its reference began anew."""
+        self._put(self._alert(AuditEvent.DRIFT, scanner, [("change", what), *details]))
+
     def trail_read(self) -> None:
         """Record that a person read the audit trail (PS3.15 A.5.3.2)."""
         where = f"audit-trail:{self._source_id}"

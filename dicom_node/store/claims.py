@@ -29,6 +29,7 @@ from dicom_node.store.base import (
     lock_study,
     reason_text,
 )
+from dicom_node.store.observations import write_observation
 from dicom_node.store.outbox import add_results, settle_revision
 from dicom_node.store.rows import Claim, Destination, EarlierRow, ResultRow, StaleClaim
 from dicom_node.store.schema import boots, deliveries, results, revisions, studies
@@ -124,6 +125,7 @@ class ClaimStore(Database):
                 manifest_due=True, result_folder=_folder(found),
             )  # fmt: skip
             reopen_annotations(db, row.study_id, now_s)
+            _observe(db, row, claim, now_s)
             return _publish(db, row, found, destinations, now_s)
 
     def finish_reported(
@@ -148,6 +150,7 @@ class ClaimStore(Database):
                 db, row, events[state], now_s, message, node_deaths=0, reason=reason,
                 message=message, manifest_due=True, result_folder=_folder(found),
             )  # fmt: skip
+            _observe(db, row, claim, now_s)
             return _publish(db, row, found, destinations, now_s)
 
     def finish_silent(
@@ -166,6 +169,7 @@ class ClaimStore(Database):
         now_s = self._clock.now_s()
         with self._write() as db:
             row = _claimed(db, claim)
+            _observe(db, row, claim, now_s)
             return change_revision(
                 db, row, events[state], now_s, message, node_deaths=0, reason=reason,
                 message=message, manifest_due=True,
@@ -274,6 +278,11 @@ def _publish(
         detail = f"by revision {row.number}"
         change_revision(db, old, RevisionEvent.NEWER_INPUTS, now_s, detail, manifest_due=True)
     return settle_revision(db, row.id, now_s, nothing_queued=queued == 0)
+
+
+def _observe(db: Connection, row: Row[Any], claim: Claim, now_s: float) -> None:
+    if claim.seen is not None:
+        write_observation(db, (row.study_id, row.number), claim.seen, now_s)
 
 
 def _overtaken(db: Connection, row: Row[Any]) -> bool:

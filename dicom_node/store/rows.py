@@ -19,6 +19,7 @@ from dicom_node.domain.profile import ResultKind
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import DeliveryState, ReleaseState, RevisionState
 from dicom_node.errors import StoreError
+from dicom_node.store.observation_rows import Observation
 
 
 class StaleClaim(StoreError):
@@ -179,7 +180,8 @@ class Claim:
     """The right to work on one revision, fenced by ``claim_no``.
 
     ``kind`` report: only a report is written that says why (``state``, ``reason``, ``message``).
-    ``content_time`` stays the same for every attempt at the revision.
+    ``content_time`` stays the same for every attempt at the revision. ``seen``: what was measured,
+    to be written with the outcome.
     """
 
     revision_id: int
@@ -198,6 +200,7 @@ class Claim:
     node_deaths: int
     content_time: datetime
     earlier: tuple[EarlierRow, ...]
+    seen: Observation | None = None
 
 
 _RANKS: Mapping[str, int] = {

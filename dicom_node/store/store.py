@@ -12,6 +12,7 @@ from dicom_node.store.confirmations import ConfirmationStore
 from dicom_node.store.deliveries import DeliveryStore
 from dicom_node.store.engine import HEAD, migrate, open_engine, schema_version
 from dicom_node.store.instances import InstanceStore
+from dicom_node.store.observations import ObservationStore
 from dicom_node.store.peers import PeerStore
 from dicom_node.store.pledges import PledgeStore
 from dicom_node.store.rebuild import RebuildStore
@@ -38,6 +39,7 @@ class Store(
     RebuildStore,
     ScheduleStore,
     AnnotationStore,
+    ObservationStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

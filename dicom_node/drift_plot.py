@@ -1,0 +1,104 @@
+"""The plot of a scanner: each figure over its studies, the windows shaded, alarms in red."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dicom_node.domain.drift import FIGURES, Figure, Group, Value, agreement_values
+from dicom_node.flow.drift import ScannerReport
+from dicom_node.store.observation_rows import ObservedStudy
+from dicom_node.store.store import Store
+
+MOST_STUDIES = 2000
+"""So many after the reference are drawn, the latest."""
+_COLUMNS = 4
+_RUNNING = 25
+_ALARM, _CALM, _REFERENCE, _CURRENT = "#b3261e", "#2f5d8a", "#dfe7ef", "#f3e3c3"
+_CATEGORIES = 6
+
+
+def draw(store: Store, report: ScannerReport, file: Path) -> None:
+    """Write the plot of a scanner; the ending of the file name says its kind (png, pdf, svg)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    rows = -(-len(FIGURES) // _COLUMNS)
+    canvas = Canvas(figsize=(4 * _COLUMNS, 2.5 * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(canvas)
+    canvas.suptitle(f"{report.row.scanner}: {report.state}, {report.row.studies} studies")
+    axes = canvas.subplots(rows, _COLUMNS).ravel()
+    for figure, axis in zip(report.figures, axes, strict=False):
+        _panel(axis, figure, _series(store, report, figure), report)
+    for axis in axes[len(report.figures) :]:
+        axis.set_axis_off()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(file, dpi=90)
+
+
+def _series(
+    store: Store, report: ScannerReport, figure: Figure
+) -> tuple[Sequence[ObservedStudy], int]:
+    """Studies from the first of the reference on, and how many of them are the reference."""
+    first = len(report.windows[figure.group][0])
+    if first == 0:
+        return [], 0
+    if figure.group is Group.AGREEMENT:
+        both = store.annotated(report.row, first, MOST_STUDIES, report.release)
+    else:
+        of_release = figure.group is Group.OUTPUT or figure.name == "out_of_distribution"
+        release = report.release if of_release else None
+        both = store.observed(report.row, first, MOST_STUDIES, release)
+    return [*both[0], *both[1]], len(both[0])
+
+
+def _panel(
+    axis: Any, figure: Figure, series: tuple[Sequence[ObservedStudy], int], report: ScannerReport
+) -> None:
+    studies, first = series
+    alarm = figure.name in report.alarms
+    words = FIGURES[figure.name][1]
+    told = "too few studies" if figure.psi is None else f"PSI {figure.psi:.2f}, limit "
+    if figure.limit is not None:
+        told += f"{figure.limit:.2f}"
+    axis.set_title(f"{words}\n{told}", fontsize=9, color=_ALARM if alarm else "black")
+    axis.tick_params(labelsize=8)
+    values = [_value(study, figure.name) for study in studies]
+    current = len(report.windows[figure.group][1])
+    axis.axvspan(-0.5, first - 0.5, color=_REFERENCE, lw=0)
+    if current:
+        axis.axvspan(len(studies) - current - 0.5, len(studies) - 0.5, color=_CURRENT, lw=0)
+    axis.set_xlim(-0.5, max(1, len(studies)) - 0.5)
+    colour = _ALARM if alarm else _CALM
+    if any(isinstance(value, str) for value in values):
+        _categories(axis, [None if v is None else str(v) for v in values], colour)
+    else:
+        _numbers(axis, values, colour)
+
+
+def _value(study: ObservedStudy, name: str) -> Value | None:
+    if FIGURES[name][0] is Group.AGREEMENT:
+        return agreement_values(study.findings).get(name)
+    return study.values.get(name)
+
+
+def _numbers(axis: Any, values: Sequence[Value | None], colour: str) -> None:
+    places = np.array([n for n, value in enumerate(values) if value is not None])
+    known = np.array([float(value) for value in values if value is not None])
+    axis.plot(places, known, ".", ms=2.5, color=colour, alpha=0.55)
+    if len(known) >= _RUNNING:
+        windows = np.lib.stride_tricks.sliding_window_view(known, _RUNNING)
+        axis.plot(places[_RUNNING - 1 :], np.median(windows, axis=1), color=colour, lw=1.4)
+
+
+def _categories(axis: Any, values: Sequence[str | None], colour: str) -> None:
+    common = [name for name, _ in Counter(v for v in values if v).most_common(_CATEGORIES)]
+    for height, name in enumerate(common):
+        places = [n for n, value in enumerate(values) if value == name]
+        axis.plot(places, [height] * len(places), "|", ms=7, color=colour)
+    axis.set_yticks(range(len(common)), common)
+    axis.set_ylim(-0.6, len(common) - 0.4)
