@@ -68,6 +68,10 @@ def _panel(
     axis.set_title(f"{words}\n{told}", fontsize=9, color=_ALARM if alarm else "black")
     axis.tick_params(labelsize=8)
     values = [_value(study, figure.name) for study in studies]
+    if not any(value is not None for value in values):
+        axis.set_xticks([])
+        axis.set_yticks([])
+        return
     current = len(report.windows[figure.group][1])
     axis.axvspan(-0.5, first - 0.5, color=_REFERENCE, lw=0)
     if current:

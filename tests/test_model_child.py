@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from ai_core.manifest import PACKAGED_SHA256
 from dicom_node import model_child
+from dicom_node.flow.observe import observation
 from dicom_node.phantom import packaged_study
 from dicom_node.process import read_folder
 from tests.releases import repackage
@@ -47,6 +49,12 @@ def test_a_release_that_is_not_the_one_expected_never_runs(tmp_path: Path) -> No
     digest = repackage(folder, "site")
     done = model_child.answer(job(folder, digest, tmp_path / "out"))
     assert (done["outcome"], done["sha256"], done["kept"]) == ("analysed", digest, True)
+    seen = observation(done["observed"])
+    assert (
+        json.loads((tmp_path / "out" / "result.json").read_text())["observed"] == done["observed"]
+    )
+    assert (seen.release_sha256, seen.values["outcome"]) == (digest, "analysed")
+    assert {"snr_t2w", "t2w_spacing_mm", "b_values", "likelihood", "gland_ml"} <= set(seen.values)
     model_child._release.cache_clear()
     weights = folder / "localizer.safetensors"
     sound = weights.read_bytes()

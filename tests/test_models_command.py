@@ -11,8 +11,14 @@ import pytest
 
 from ai_core.manifest import PACKAGED_SHA256
 from dicom_node import rehearse
+from dicom_node.clock import SystemClock
+from dicom_node.config import load_config
+from dicom_node.domain.drift import Scanner
 from dicom_node.rehearse import Rehearsal
+from dicom_node.store.observation_rows import Observation, Unobserved
+from dicom_node.store.store import Store
 from tests.releases import light
+from tests.store.life import image
 from tests.test_commands import Shell
 
 ORIGIN = {
@@ -170,3 +176,23 @@ def test_a_failure_is_status_1_and_one_line(models: Models, arguments: tuple[str
     assert (status, out, err.count("\n")) == (1, "", 1), err
     assert "; " in err, "it says what to do"
     assert models.json("list") == before
+
+
+def test_drift_is_shown_drawn_and_its_reference_restarted(models: Models, tmp_path: Path) -> None:
+    assert models.ok("drift") == "no study was observed yet\n"
+    config = load_config(tmp_path / "node.toml")
+    store = Store(config.database_url, clock=SystemClock())
+    for number in range(260):
+        store.add_instances([image(f"1.2.{number}", 0, number)])
+        seen = Observation(Scanner("NORTH"), {"t2w_spacing_mm": 0.5 if number < 210 else 0.6})
+        store.observe(Unobserved(0, f"1.2.{number}", 1, "", number), seen)
+    store.close()
+    (found,) = models.json("drift", "--plot", tmp_path / "north.png")
+    assert (found["state"], found["alarms"]) == ("alarm", ["t2w_spacing_mm"])
+    assert found["scanner"]["station"] == "NORTH"
+    assert Path(found["plot"]).stat().st_size > 10_000
+    assert "ALARM" in models.ok("drift", "--station", "NORTH")
+    assert models.run("drift", "--station", "SOUTH")[0] == 2
+    assert models.run("drift", "--restart")[0] == 2
+    (found,) = models.json("drift", "--station", "NORTH", "--restart")
+    assert (found["state"], found["alarms"]) == ("collecting", [])

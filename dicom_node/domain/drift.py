@@ -55,7 +55,7 @@ FIGURES: Mapping[str, tuple[Group, str]] = {
     "gland_ml": (Group.OUTPUT, "volume of the gland, mL"),
     "outcome": (Group.OUTCOME, "analysed, or why not"),
     "dice": (Group.AGREEMENT, "Dice of drawn and found lesions"),
-    "agreed": (Group.AGREEMENT, "share of lesions on which radiologist and node agree"),
+    "agreed": (Group.AGREEMENT, "share of lesions both agree on"),
 }
 """Every figure by name: what it tells of, in words."""
 

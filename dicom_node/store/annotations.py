@@ -21,6 +21,7 @@ from dicom_node.domain.states import RevisionState
 from dicom_node.store.annotation_schema import annotation_table
 from dicom_node.store.base import Database, add_event, find_study
 from dicom_node.store.deliveries import result_row
+from dicom_node.store.observations import keep_agreement
 from dicom_node.store.rows import (
     AnnotationDue,
     AnnotationOutcome,
@@ -86,6 +87,7 @@ class AnnotationStore(Database):
                 )
             )  # fmt: skip
             _supersede(db, study.id)
+            keep_agreement(db, study.id)
             if (row.state, row.reason) != (outcome.state, outcome.reason):
                 detail = f"{due.kind} {outcome.state}: {outcome.message or due.instance.series_uid}"
                 add_event(db, study.id, outcome.revision, now_s, "annotation", detail)
@@ -173,6 +175,7 @@ def contradict_annotation(
         )
     )  # fmt: skip
     _supersede(db, study_id)
+    keep_agreement(db, study_id)
     return True
 
 

@@ -35,29 +35,19 @@ class ObservationStore(Database):
 
     def scanners(self) -> list[ScannerRow]:
         """Return the scanners that studies came from, in order of their first study."""
-        query = (
-            select(scanners, func.count(observations.c.id).label("studies"))
-            .outerjoin(observations, observations.c.scanner_id == scanners.c.id)
-            .group_by(scanners.c.id)
-            .order_by(scanners.c.id)
-        )
         with self._read() as db:
-            return [_scanner(row) for row in db.execute(query)]
+            return [_scanner(row) for row in db.execute(select(scanners).order_by(scanners.c.id))]
 
     def scanner_of(self, study_uid: str) -> ScannerRow | None:
         """Return the scanner of a study that was observed."""
-        mine = (
-            select(observations.c.scanner_id)
+        query = (
+            select(scanners)
+            .join(observations, observations.c.scanner_id == scanners.c.id)
             .join(studies, studies.c.id == observations.c.study_id)
             .where(studies.c.study_uid == study_uid)
         )
-        query = select(scanners, func.count(observations.c.id).label("studies")).join(
-            observations, observations.c.scanner_id == scanners.c.id
-        )
         with self._read() as db:
-            found = db.execute(
-                query.where(scanners.c.id.in_(mine)).group_by(scanners.c.id)
-            ).one_or_none()
+            found = db.execute(query).one_or_none()
             return None if found is None else _scanner(found)
 
     def observed(
@@ -74,20 +64,8 @@ class ObservationStore(Database):
     def annotated(
         self, scanner: ScannerRow, first: int, last: int, release: str
     ) -> tuple[list[ObservedStudy], list[ObservedStudy]]:
-        """Return the same of studies with annotations in use; ``findings`` of the latest each."""
-        used = annotation_table.c.state == AnnotationState.USED
-        latest = (
-            select(func.max(annotation_table.c.id).label("id"), annotation_table.c.study_id)
-            .where(used, annotation_table.c.revision.is_not(None))
-            .group_by(annotation_table.c.study_id)
-            .subquery()
-        )
-        query = (
-            _of(scanner, release)
-            .add_columns(annotation_table.c.detail_json)
-            .join(latest, latest.c.study_id == observations.c.study_id)
-            .join(annotation_table, annotation_table.c.id == latest.c.id)
-        )
+        """Return the same of studies that have an annotation in use."""
+        query = _of(scanner, release).where(observations.c.findings_json.is_not(None))
         with self._read() as db:
             return _windows(db, query, first, last)
 
@@ -158,16 +136,44 @@ def write_observation(
 ) -> None:
     """Write what was measured on a revision (study id, number); a later one takes its place."""
     study_id, number = revision
+    scanner_id = _scanner_id(db, seen.scanner)
     values = {
-        "scanner_id": _scanner_id(db, seen.scanner), "revision": number, "at": at_s,
+        "scanner_id": scanner_id, "revision": number, "at": at_s,
         "release_sha256": seen.release_sha256, "values_json": json.dumps(dict(seen.values)),
     }  # fmt: skip
     mine = observations.c.study_id == study_id
-    known = db.execute(select(observations.c.revision).where(mine)).scalar_one_or_none()
+    known = db.execute(select(observations).where(mine)).one_or_none()
     if known is None:
         db.execute(insert(observations).values(study_id=study_id, **values))
-    elif known <= number:
+    elif known.revision > number:
+        return
+    else:
         db.execute(update(observations).where(mine).values(**values))
+        _count(db, known.scanner_id, -1)
+    _count(db, scanner_id, 1)
+    keep_agreement(db, study_id)
+
+
+def keep_agreement(db: Connection, study_id: int) -> None:
+    """Keep with a study what its latest annotation in use says of each finding."""
+    latest = (
+        select(annotation_table.c.detail_json)
+        .where(
+            annotation_table.c.study_id == study_id, annotation_table.c.revision.is_not(None),
+            annotation_table.c.state == AnnotationState.USED,
+        )
+        .order_by(annotation_table.c.id.desc())
+        .limit(1)
+    )  # fmt: skip
+    found = db.execute(latest).scalar_one_or_none()
+    told = None if found is None else json.dumps(json.loads(found).get("findings", []))
+    mine = observations.c.study_id == study_id
+    db.execute(update(observations).where(mine).values(findings_json=told))
+
+
+def _count(db: Connection, scanner_id: int, more: int) -> None:
+    mine = scanners.c.id == scanner_id
+    db.execute(update(scanners).where(mine).values(studies=scanners.c.studies + more))
 
 
 def _scanner_id(db: Connection, scanner: Scanner) -> int:
@@ -208,8 +214,7 @@ def _windows(
 def _studies(rows: Sequence[Row[Any]]) -> list[ObservedStudy]:
     return [
         ObservedStudy(
-            row.at, json.loads(row.values_json),
-            tuple(json.loads(getattr(row, "detail_json", "{}")).get("findings", ())),
+            row.at, json.loads(row.values_json), tuple(json.loads(row.findings_json or "[]"))
         )
         for row in rows
     ]  # fmt: skip

@@ -16,11 +16,13 @@ from dicom_node.clock import ManualClock
 from dicom_node.domain.annotation import AnnotationState
 from dicom_node.domain.audit import APPLICATION, AuditEvent, AuditMessage, Participant
 from dicom_node.domain.confirmation import FIRST_CHECK_S, Verdict
+from dicom_node.domain.drift import Scanner
 from dicom_node.domain.identity import Difference, Identity
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
+from dicom_node.store.observation_rows import Observation
 from dicom_node.store.rows import (
     AnnotationOutcome,
     Claim,
@@ -37,6 +39,7 @@ from dicom_node.store.store import Store
 PACS = Destination("pacs", ("sr", "seg-lesions"))
 OBJECTS = (("seg-lesions", "1.2.840.10008.5.1.4.1.1.66.4"), ("sr", "1.2.840.10008.5.1.4.1.1.88.34"))
 DIGEST = "d" * 64
+SEEN = Observation(Scanner("NORTH"), {"outcome": "analysed"}, "a" * 64)
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
@@ -108,6 +111,7 @@ def live(store: Store, clock: ManualClock) -> Iterator[str]:
     yield from _look(store, clock)
     yield from _shadow(store)
     yield from _annotate(store, clock)
+    yield from _watch(store)
 
 
 def _start(store: Store) -> Iterator[str]:
@@ -130,6 +134,18 @@ def _shadow(store: Store) -> Iterator[str]:
     store.shadow_add(run)
     store.shadow_list(run.active_sha256, run.shadow_sha256)
     yield "shadow"
+
+
+def _watch(store: Store) -> Iterator[str]:
+    (row,) = store.scanners()
+    assert store.scanner_of("1.2.1") == row
+    assert store.running_release(row) == SEEN.release_sha256
+    for release in (None, SEEN.release_sha256):
+        assert len(store.observed(row, 1, 5, release)[0]) == 1
+    assert len(store.annotated(row, 1, 5, SEEN.release_sha256)[0]) == 1
+    assert store.set_alarms(row, {"snr_t2w"})
+    store.restart_reference(row)
+    yield "watch"
 
 
 def _annotate(store: Store, clock: ManualClock) -> Iterator[str]:
@@ -183,7 +199,7 @@ def _analyse(store: Store, clock: ManualClock) -> Iterator[str]:
     store.release(taken)
     taken = claim(store)
     yield "claim"
-    store.finish_analysed(taken, made("1.2.1"), [PACS])
+    store.finish_analysed(replace(taken, seen=SEEN), made("1.2.1"), [PACS])
     for row in store.manifests_due():
         store.manifest_written(row)
     yield "finish"

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("field_strength_t", sa.Double(), nullable=False),
         sa.Column("reference_after", sa.Integer(), server_default="0", nullable=False),
         sa.Column("alarms", sa.Text(), server_default="", nullable=False),
+        sa.Column("studies", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_scanners")),
         sa.UniqueConstraint(
             "station", "manufacturer", "model", "field_strength_t",
@@ -39,6 +40,7 @@ def upgrade() -> None:
         sa.Column("at", sa.Double(), nullable=False),
         sa.Column("release_sha256", sa.String(length=64), server_default="", nullable=False),
         sa.Column("values_json", sa.Text(), nullable=False),
+        sa.Column("findings_json", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["study_id"], ["studies.id"], name=op.f("fk_observations_study_id")
         ),
@@ -49,3 +51,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("study_id", name=op.f("uq_observations_study_id")),
     )
     op.create_index("ix_observations_scanner_id", "observations", ["scanner_id", "id"])
+    by_release = ["scanner_id", "release_sha256", "id"]
+    op.create_index("ix_observations_release", "observations", by_release)
+    annotated = sa.text("findings_json IS NOT NULL")
+    op.create_index(
+        "ix_observations_annotated", "observations", by_release,
+        sqlite_where=annotated, postgresql_where=annotated,
+    )  # fmt: skip
