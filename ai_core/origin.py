@@ -27,11 +27,28 @@ class Figure(BaseModel):
     after: float
 
 
+class SiteStep(BaseModel):
+    """A site that training went through. Distances are from the first one; None: it is the first.
+
+    ``embedding``: Frechet distance of the pretrained network's features. ``acquisition``: see
+    `ai_core.train.similarity`. ``distance``: what the order follows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Text
+    cases: int = Field(ge=0)
+    embedding: float | None = None
+    acquisition: float | None = None
+    distance: float | None = None
+
+
 class Origin(BaseModel):
     """The training manifest of a release.
 
     ``parent``: digest of the release whose weights came first. ``trained_on``: how many cases.
-    ``cases``: see `case_digest`; anything else than a digest is refused.
+    ``cases``: see `case_digest`; anything else than a digest is refused. ``sites``: in the order in
+    which training went through them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +59,7 @@ class Origin(BaseModel):
     trained_on: int = Field(0, ge=0)
     cases: tuple[Digest, ...] = ()
     figures: tuple[Figure, ...] = ()
+    sites: tuple[SiteStep, ...] = ()
 
 
 def case_digest(name: str, site_key: bytes) -> str:

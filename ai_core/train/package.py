@@ -14,7 +14,7 @@ from ai_core.config import CoreConfig
 from ai_core.familiarity import fit_familiarity
 from ai_core.logistic import LogisticModel
 from ai_core.manifest import read_manifest
-from ai_core.origin import Figure, Origin
+from ai_core.origin import Figure, Origin, SiteStep
 from ai_core.release import NETWORKS, Release, build_networks, choose_device, write_release
 from ai_core.train.datasets import open_cases
 from ai_core.train.fit import collect, figures, fit_calibration, fit_significance
@@ -88,9 +88,37 @@ def make_release(
     ``start``: folder of the release whose weights came first; it is named as the parent.
     """
     scratch = folder.parent / PREPARED
-    source = open_cases(data, config, scratch, held_out=True)
-    trained_on = open_cases(data, config, scratch)
-    release = _in_memory(config, weights, device)
+    sides = Sides(open_cases(data, config, scratch), open_cases(data, config, scratch, True))
+    return make_release_from(config, weights, sides, folder, device, Lineage(start))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+    """Cases that were trained on, and those that never were."""
+
+    trained_on: Cases
+    held_out: Cases
+
+
+@dataclasses.dataclass(frozen=True)
+class Lineage:
+    """What came before: the folder of the parent, and the sites that training went through."""
+
+    start: Path | None = None
+    sites: tuple[SiteStep, ...] = ()
+
+
+def make_release_from(
+    config: CoreConfig,
+    weights: dict[str, dict[str, Tensor]],
+    sides: Sides,
+    folder: Path,
+    device: str,
+    lineage: Lineage,
+) -> dict[str, float]:
+    """Make a release as `make_release` does, from cases that are open already."""
+    source, trained_on, start = sides.held_out, sides.trained_on, lineage.start
+    release = in_memory(config, weights, device)
     presence = fit_presence(release.gland, trained_on, config)
     cases = min(config.training.calibration_cases, HEAT_CASES)
     release = dataclasses.replace(release, calibration=fit_heat(release, source, cases))
@@ -114,6 +142,7 @@ def make_release(
             for key, text in NAMES.items()
             if math.isfinite(values[key])
         ),
+        sites=lineage.sites,
     )
     write_release(
         folder, config, weights, calibration, significance, presence, card, familiarity, origin
@@ -121,7 +150,8 @@ def make_release(
     return values
 
 
-def _in_memory(config: CoreConfig, weights: dict[str, dict[str, Tensor]], device: str) -> Release:
+def in_memory(config: CoreConfig, weights: dict[str, dict[str, Tensor]], device: str) -> Release:
+    """Return networks as a release that was not calibrated."""
     where = choose_device(device)
     networks = build_networks(config)
     for name, network in zip(NETWORKS, networks, strict=True):

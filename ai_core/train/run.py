@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +37,11 @@ LATE_DROPOUT = ModalityDropout(t2w_only=0.0)
 
 @dataclass(frozen=True)
 class Training:
-    """One training run: configuration, data, folder, device."""
+    """One training run: configuration, data, folder, device.
+
+    What the networks start with: ``weights`` (as `all_phases` returns them), else those of the
+    release ``start``, else chance.
+    """
 
     config: CoreConfig
     source: Cases
@@ -46,6 +50,7 @@ class Training:
     resume: bool
     start: Path | None = None
     team: Team = field(default_factory=Team)
+    weights: Mapping[str, Weights] | None = None
 
     def all_phases(self) -> dict[str, Weights]:
         """Weights of the gland finder, localizer and classifier after all phases."""
@@ -53,6 +58,9 @@ class Training:
         networks = build_networks(self.config)
         if self.start is not None:
             begin_from(self.start, networks)
+        for name, network in zip(NETWORKS, networks, strict=True):
+            if self.weights is not None:
+                network.load_state_dict(self.weights[name])
         gland, localizer, classifier = networks
         gland_weights = self._gland(gland)
         local = self._localize(localizer)
@@ -142,6 +150,16 @@ def begin_from(folder: Path, networks: tuple[nn.Module, ...]) -> None:
         logger.info("%s: %d of %d tensors from %s", name, len(fitting), len(own), folder)
 
 
+def refuse_overwriting(out: Path, resume: bool) -> None:
+    """See that a folder may be trained in.
+
+    Raises:
+        InputError: it holds a run, and ``resume`` is off.
+    """
+    if not resume and any(out.rglob("*.checkpoint.pt")):
+        raise InputError(f"{out} holds a training run", "Add --resume, or choose another folder.")
+
+
 def train(
     config: CoreConfig,
     data: list[Path],
@@ -158,8 +176,7 @@ def train(
         TrainingError: training diverged.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if not resume and any(out.glob("*.checkpoint.pt")):
-        raise InputError(f"{out} holds a training run", "Add --resume, or choose another folder.")
+    refuse_overwriting(out, resume)
     torch.set_num_threads(config.training.threads)
     source = open_cases(data, config, out / PREPARED)
     where = choose_device(device)

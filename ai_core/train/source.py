@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from ai_core.config import Grid
 from ai_core.errors import InputError
 from ai_core.prepare.normalise import Images
 from ai_core.sim.dataset import NO_AUGMENT, SimCache, render_training
+from ai_core.sim.sites import Site
 from ai_core.types import FloatArray
 
 Rng = np.random.Generator
@@ -56,12 +57,20 @@ class Cases(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """Cases of one or more cache folders; every `every`-th is held out for good."""
+    """Cases of one or more cache folders; every `every`-th is held out for good.
+
+    ``site``: the scanner that all are rendered at; None: another one at every draw.
+    """
 
     folders: tuple[Path, ...]
     every: int
     held_out: bool = False
     real: bool = False
+    site: Site | None = None
+
+    def rendered_at(self, site: Site) -> Source:
+        """Return the same cases, as one scanner sees them."""
+        return replace(self, site=site)
 
     @cached_property
     def _cases(self) -> list[tuple[SimCache, int]]:
@@ -103,6 +112,7 @@ class Source:
             modalities=tuple(modalities),
             augment=None if augment else NO_AUGMENT,
             contrast="mix" if augment else "physics",
+            site=self.site,
         )
         return _drawn({name: value.numpy() for name, value in out.items()})
 
