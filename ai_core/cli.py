@@ -170,8 +170,14 @@ def _sites(path: Path | None) -> tuple[Site, ...] | None:
 @app.command()
 def train(
     config: Annotated[Path, typer.Option("--config", help="Configuration (TOML).")],
-    data: Annotated[list[Path], typer.Option("--data", help="Folder of simulated cases.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the run and its release.")],
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Folder of cases; repeat: one data set.")
+    ] = None,
+    sites: Annotated[
+        Path | None,
+        typer.Option("--sites", help="List of sites (TOML): one after the other, near to far."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
     start: Annotated[
         Path | None, typer.Option("--start", help="Release folder whose weights come first.")
@@ -181,19 +187,26 @@ def train(
     """Train a release: gland, localization, classification, joint; then calibrate and package.
 
     The release appears in the folder `release` of the run. Started by `torchrun`, several
-    processes train together.
+    processes train together (not with --sites).
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     from ai_core.config import read_config
+    from ai_core.train.multi_site import train_sites
     from ai_core.train.package import make_release
     from ai_core.train.run import train as train_phases
     from ai_core.train.team import leads_here
 
+    if (not data) == (sites is None):
+        raise typer.BadParameter("give --data, or --sites")
     settings = read_config(config)
-    weights = train_phases(settings, data, out, resume, device.value, start)
-    if not leads_here():
-        return
-    values = make_release(settings, weights, data, out / "release", device.value, start)
+    if sites is not None:
+        values = train_sites(settings, sites, out, resume, device.value, start)
+    else:
+        weights = train_phases(settings, data or [], out, resume, device.value, start)
+        if not leads_here():
+            return
+        release = out / "release"
+        values = make_release(settings, weights, data or [], release, device.value, start)
     for name, value in values.items():
         typer.echo(f"{name:28} {value:.3f}")
     typer.echo(f"release written to {out / 'release'}")

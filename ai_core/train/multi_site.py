@@ -22,9 +22,9 @@ from ai_core.release import choose_device
 from ai_core.train.package import Lineage, Sides, in_memory, make_release_from
 from ai_core.train.run import PREPARED, Training, Weights, refuse_overwriting
 from ai_core.train.similarity import Measured, embeddings_of, order_sites
-from ai_core.train.site_list import SiteList, Window, open_site, pooled
+from ai_core.train.site_list import SiteList, Window, open_site, pooled, read_sites
 from ai_core.train.source import Cases
-from ai_core.train.team import Team
+from ai_core.train.team import Team, size_here
 
 logger = logging.getLogger(__name__)
 ORDER = "order.json"
@@ -132,6 +132,25 @@ class MultiSite:
         lineage = Lineage(self.start, order)
         folder = self.folder / "release"
         return make_release_from(self.config, weights, sides, folder, self.device, lineage)
+
+
+def train_sites(
+    config: CoreConfig, listed: Path, out: Path, resume: bool, device: str, start: Path | None
+) -> dict[str, float]:
+    """Train over a list of sites and write the release; returns its figures.
+
+    Raises:
+        InputError: the list or the data cannot be used, or ``out`` holds a run and ``resume`` is
+            off.
+        TrainingError: training diverged.
+    """
+    if size_here() > 1:
+        raise InputError("sites are trained by one process", "Start without torchrun.")
+    sites = read_sites(listed)
+    cases = open_sites(sites, config, out / PREPARED)
+    run = MultiSite(config, sites, cases, out, device, resume, start)
+    weights, order = run.run()
+    return run.make_release(weights, order)
 
 
 def stage_config(config: CoreConfig, number: int, listed: SiteList) -> CoreConfig:

@@ -72,6 +72,11 @@ class Team:
             start += value.numel()
 
 
+def size_here() -> int:
+    """How many processes train together, as the environment says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def leads_here() -> bool:
     """Whether this process is the first of its run, known before and after they have joined."""
     return int(os.environ.get("RANK", "0")) == 0

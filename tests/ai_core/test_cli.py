@@ -68,6 +68,8 @@ def test_a_missing_file_is_one_line_and_status_1(tmp_path: Path) -> None:
 def test_wrong_use_is_status_2() -> None:
     assert _run("predict").returncode == 2
     assert _run("fly").returncode == 2
+    done = _run("train", "--config", "a.toml", "--out", "b")
+    assert (done.returncode, "give --data, or --sites" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["predict", "simulate", "train", "evaluate", "sites"])

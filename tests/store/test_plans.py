@@ -45,6 +45,8 @@ OUTSIDE = {
     "assign": "a person decides",
     "rollback": "a person decides",
     "unassign": "a person decides",
+    "unobserved": "once at each start",
+    "observe": "once after an upgrade",
     "set_shadow": "a person decides",
     "reject": "a person decides",
 }
@@ -175,7 +177,8 @@ def test_a_database_of_the_version_before_gets_its_totals(store: Store, clock: M
     added = ("instances_received_at", "conflicts_received_at", "pledges_requested_at",
              "revisions_manifest_due")  # fmt: skip
     with store._engine.begin() as db:
-        for later in ("tallies", "shadow_runs", "assignments", "releases", "annotations"):
+        for later in ("tallies", "shadow_runs", "assignments", "releases", "annotations",
+                      "observations", "scanners"):  # fmt: skip
             db.execute(text(f"DROP TABLE {later}"))
         db.execute(text("ALTER TABLE studies DROP COLUMN instances"))
         for name in added:
