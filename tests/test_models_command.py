@@ -39,6 +39,9 @@ class Models:
     def json(self, *arguments: object) -> Any:
         return self._shell.json("models", *arguments, "--config", self._config)
 
+    def status(self) -> Any:
+        return self._shell.json("status", "--config", self._config)
+
     def ok(self, *arguments: object) -> str:
         status, out, err = self.run(*arguments)
         assert status == 0, err
@@ -192,6 +195,10 @@ def test_drift_is_shown_drawn_and_its_reference_restarted(models: Models, tmp_pa
     assert found["scanner"]["station"] == "NORTH"
     assert Path(found["plot"]).stat().st_size > 10_000
     assert "ALARM" in models.ok("drift", "--station", "NORTH")
+    store = Store(config.database_url, clock=SystemClock())
+    store.set_alarms(store.scanners()[0], {"t2w_spacing_mm"})
+    store.close()
+    assert "t2w_spacing_mm" in models.status()["drift"]["NORTH"]
     assert models.run("drift", "--station", "SOUTH")[0] == 2
     assert models.run("drift", "--restart")[0] == 2
     (found,) = models.json("drift", "--station", "NORTH", "--restart")

@@ -94,15 +94,9 @@ class Rendered:
         place = int(rng.integers(len(self.drawn))) if number is None else number % len(self.drawn)
         found = self.drawn[place]
         images = found.images
-        return replace(
-            found,
-            images=Images(
-                images.t2w,
-                images.adc_um2_s if "adc" in modalities else None,
-                images.high_b if "high_b" in modalities else None,
-                None,
-            ),
-        )
+        adc = images.adc_um2_s if "adc" in modalities else None
+        high_b = images.high_b if "high_b" in modalities else None
+        return replace(found, images=Images(images.t2w, adc, high_b, None))
 
 
 def render(cases: Cases, config: CoreConfig, count: int, augment: bool) -> Rendered:
@@ -371,7 +365,6 @@ def plot(found: Finished, file: Path) -> None:
     means = [np.mean([found.auroc(seed, arm) for seed in found.seeds]) for arm in ARMS]
     axis.plot(range(len(ARMS)), means, "_", color="#b3261e", ms=40, mew=2.5)
     axis.set_xticks(range(len(ARMS)), ARMS)
-    axis.set_xlim(-0.5, len(ARMS) - 0.5)
     axis.set_ylabel("AUROC by case, mean of the sites")
     axis.set_title(f"{len(found.seeds)} seeds, simulated sites; red: mean", fontsize=10)
     canvas.savefig(file, dpi=110)

@@ -18,7 +18,10 @@ from dicom_node.commands.common import (
 from dicom_node.errors import ConfigError, NodeError
 
 if TYPE_CHECKING:
-    from dicom_node.flow.drift import ScannerReport
+    from dicom_node.store.observation_rows import ScannerRow
+
+SCANNERS_SHOWN = 50
+"""So many stand in `status`, those in alarm first; `models drift` shows all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +65,6 @@ def _say(line: str) -> None:
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what the node holds and does."""
-    from dicom_node.flow.drift import look_at_all
     from dicom_node.flow.health import storage_state
     from dicom_node.registry.switch import named_releases
 
@@ -77,7 +79,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
             else {"pinned": node_config.model.release}
         )
         report["drift"] = {
-            str(one.row.scanner): _drift_words(one) for one in look_at_all(store, node_config)
+            str(row.scanner): _drift_words(row) for row in store.scanners(SCANNERS_SHOWN)
         }
     if as_json:
         print_json({"ae_title": node_config.node.ae_title, **report, "refusals": refusals})
@@ -90,10 +92,10 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
         print_table("Refused senders", columns, cells)
 
 
-def _drift_words(report: ScannerReport) -> str:
-    if report.alarms:
-        return "ALARM: " + ", ".join(sorted(report.alarms)) + "; see models drift"
-    return f"{report.state}, {report.row.studies} studies"
+def _drift_words(row: ScannerRow) -> str:
+    if row.alarms:
+        return "ALARM: " + ", ".join(sorted(row.alarms)) + "; see models drift"
+    return f"no alarm, {row.studies} studies"
 
 
 def _flatten(report: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:

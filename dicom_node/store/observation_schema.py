@@ -1,12 +1,10 @@
-"""The tables of what is watched for drift; they belong to the metadata of `store.schema`."""
+"""The tables of what is watched for drift: scanners, and what was measured on each study."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, Index, Integer, String, Table, Text, UniqueConstraint, text
+from sqlalchemy import Column, Double, Index, Integer, String, Table, Text, UniqueConstraint
 
-from dicom_node.store.schema import _id as new_id
-from dicom_node.store.schema import _refers as refers
-from dicom_node.store.schema import metadata
+from dicom_node.store.columns import metadata, new_id, only, refers
 
 scanners = Table(
     "scanners",
@@ -41,8 +39,7 @@ observations = Table(
     Index("ix_observations_release", "scanner_id", "release_sha256", "id"),
     Index(
         "ix_observations_annotated", "scanner_id", "release_sha256", "id",
-        sqlite_where=text("findings_json IS NOT NULL"),
-        postgresql_where=text("findings_json IS NOT NULL"),
+        **only("findings_json IS NOT NULL"),
     ),
 )  # fmt: skip
 """What was measured on each study: a row for its last revision that had a result or a report.

@@ -33,10 +33,11 @@ _WITH_OUTCOME = (
 class ObservationStore(Database):
     """Transactions around what is watched for drift."""
 
-    def scanners(self) -> list[ScannerRow]:
-        """Return the scanners that studies came from, in order of their first study."""
+    def scanners(self, limit: int | None = None) -> list[ScannerRow]:
+        """Return the scanners that studies came from, those in alarm first, then by age."""
+        query = select(scanners).order_by(scanners.c.alarms == "", scanners.c.id).limit(limit)
         with self._read() as db:
-            return [_scanner(row) for row in db.execute(select(scanners).order_by(scanners.c.id))]
+            return [_scanner(row) for row in db.execute(query)]
 
     def scanner_of(self, study_uid: str) -> ScannerRow | None:
         """Return the scanner of a study that was observed."""
