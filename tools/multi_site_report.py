@@ -156,6 +156,7 @@ def plot(found: Finished, file: Path) -> None:
     means = [np.mean([found.auroc(seed, arm) for seed in found.seeds]) for arm in ARMS]
     axis.plot(range(len(ARMS)), means, "_", color="#b3261e", ms=40, mew=2.5)
     axis.set_xticks(range(len(ARMS)), ARMS)
+    axis.set_xlim(-0.5, len(ARMS) - 0.5)
     axis.set_ylabel("AUROC by case, mean of the sites")
     axis.set_title(f"{len(found.seeds)} seeds, simulated sites; red: mean", fontsize=10)
     canvas.savefig(file, dpi=110)

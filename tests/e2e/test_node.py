@@ -55,6 +55,11 @@ def test_results_come_back_into_the_same_study(
     listed = {row["study_uid"]: row for row in node.json("studies", "list")}
     assert listed[study_uid(files)]["instances"] == len(files)
     assert listed[study_uid(files)]["state"] == "delivered"
+    scanners = node.json("models", "drift")
+    told = {figure["name"] for one in scanners for figure in one["figures"]
+            if figure["reference"]["count"]}  # fmt: skip
+    assert {"snr_t2w", "t2w_spacing_mm", "likelihood", "outcome"} <= told
+    assert all(one["state"] == "collecting" for one in scanners)
 
 
 def test_a_pacs_without_segmentations_gets_stand_ins_and_the_record_says_so(
