@@ -190,11 +190,42 @@ class AuditSection(_Section):
 
 
 class WebSection(_Section):
-    """The status pages."""
+    """The web console and its API."""
 
-    enabled: bool = Field(True, description="serve the status pages")
+    enabled: bool = Field(True, description="serve the web console")
     bind: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(8042, description="HTTP port; 0: any free port, printed at start")
+    certificate: str = Field("", description="PEM file: certificate for HTTPS, then its chain")
+    key: str = Field("", description="PEM file: its private key, readable by the node alone")
+    plaintext: Plaintext = Field(
+        Plaintext.LOOPBACK,
+        description="HTTP without TLS: off, loopback, or network (passwords readable on the way)",
+    )
+    public_url: str = Field(
+        "",
+        pattern="^(https?://[^/ ]+/?)?$",
+        description="address in the browser, where a proxy is before it: https://...",
+    )
+    idle_min: float = Field(30, gt=0, le=720, description="a session not used for this long ends")
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> WebSection:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together: set both")
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds the console."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = f"[{self.bind}]" if ":" in self.bind else self.bind
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether the browser speaks HTTPS, to the node or to a proxy before it."""
+        return self.address.startswith("https://")
 
 
 class PeerConfig(_Section):
@@ -312,7 +343,9 @@ def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
     model = _resolve(config.model, folder, ("release", "trusted_keys"))
     tls = _resolve(config.tls, folder, ("certificate", "key", "ca", "crl"))
     audit = _resolve(config.audit, folder, ("syslog_ca", "syslog_certificate", "syslog_key"))
-    return config.model_copy(update={"node": node, "model": model, "tls": tls, "audit": audit})
+    web = _resolve(config.web, folder, ("certificate", "key"))
+    found = {"node": node, "model": model, "tls": tls, "audit": audit, "web": web}
+    return config.model_copy(update=found)
 
 
 def _resolve(section: _S, folder: Path, names: tuple[str, ...]) -> _S:
