@@ -77,7 +77,7 @@ def page(
 ) -> HTMLResponse:
     """Fill a template; the note that waits for the visitor is shown once, on a whole page."""
     console = console_of(request)
-    whole = "hx-request" not in request.headers
+    whole = "hx-request" not in request.headers or "hx-boosted" in request.headers
     note = console.notes.take(visitor.session) if visitor is not None and whole else None
     context = {
         "ae_title": console.config.node.ae_title, "visitor": visitor, "note": note,

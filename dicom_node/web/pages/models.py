@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dicom_node.domain.account import Role
-from dicom_node.domain.assignment import DEFAULT_SCOPE, Scope
+from dicom_node.domain.assignment import DEFAULT_SCOPE, Rule, Scope
 from dicom_node.errors import WrongUseError
 from dicom_node.registry import switch
 from dicom_node.registry.compare import compare
@@ -32,7 +33,12 @@ def models(request: Request, visitor: Viewer) -> HTMLResponse:
     releases = switch.named_releases(console.config, console.store)
     names = {one.row.id: one for one in releases}
     rules = [
-        {"rule": rule, "release": names[rule.release_id], "default": rule.scope == DEFAULT_SCOPE}
+        {
+            "rule": rule,
+            "release": names[rule.release_id],
+            "default": rule.scope == DEFAULT_SCOPE,
+            "before": _before(console, rule, names),
+        }
         for rule in console.store.rules()
     ]
     return page(
@@ -125,6 +131,12 @@ def reject(request: Request, posted: AdminsForm) -> Response:
     with posted.acting():
         gone = switch.reject(console.config, console.store, posted.text("release"))
     return done(request, posted, _HOME, f"Retired {gone}.")
+
+
+def _before(console: Console, rule: Rule, names: Mapping[int, switch.Named]) -> str:
+    """Return what a rollback of a rule goes back to; empty: there is nothing."""
+    _, before = console.store.rule_before(rule.scope)
+    return "" if before is None else str(names[before.release_id])
 
 
 def _agreement(console: Console, prepared: switch.PreparedSwitch) -> dict[str, object] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -10,6 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from dicom_node.domain.account import Role
 from dicom_node.flow.annotated import annotation_json
 from dicom_node.flow.audit import acting
+from dicom_node.store.rows import AuditRow
 from dicom_node.web.console import console_of
 from dicom_node.web.render import done, page
 from dicom_node.web.visitors import Posted, Visitor, changes, looks
@@ -19,6 +22,10 @@ Viewer = Annotated[Visitor, Depends(looks(Role.VIEWER))]
 Admin = Annotated[Visitor, Depends(looks(Role.ADMIN))]
 AdminsForm = Annotated[Posted, Depends(changes(Role.ADMIN))]
 PAGE = 50
+# the records are the XML of `dicom_node.domain.audit`, with its order of attributes
+_PERSON = re.compile(r'<ActiveParticipant UserID="([^"]*)"[^>]*UserIsRequestor="(true|false)"')
+_STUDY = re.compile(r'ParticipantObjectID="([0-9.]+)" ParticipantObjectTypeCode="2"')
+_WORDS = re.compile(r"<EventOutcomeDescription>([^<]*)</EventOutcomeDescription>")
 
 
 @router.get("/annotations")
@@ -42,7 +49,7 @@ def audit(request: Request, visitor: Admin, before: int = 0) -> HTMLResponse:
     with acting(visitor.account, visitor.address):
         console.trail.trail_read()
     return page(
-        request, "audit.html", visitor, rows=rows[::-1], head=head, digest=digest,
+        request, "audit.html", visitor, rows=[_told(row) for row in rows[::-1]], head=head, digest=digest,
         before=first + 1 if first > 0 else 0,
     )  # fmt: skip
 
@@ -58,3 +65,13 @@ def verify(request: Request, posted: AdminsForm) -> Response:
         )
         return done(request, posted, "/audit", told, "bad")
     return done(request, posted, "/audit", f"{found.records} records, whole. Head {found.head}.")
+
+
+def _told(row: AuditRow) -> tuple[AuditRow, str, str]:
+    """Return a record, who asked for what happened, and what it is about."""
+    people = _PERSON.findall(row.message)
+    who = next((name for name, asked in people if asked == "true"), "")
+    study = _STUDY.search(row.message)
+    words = _WORDS.search(row.message)
+    parts = (row.subject, study[1] if study else "", words[1] if words else "")
+    return row, unescape(who), unescape("  ".join(part for part in parts if part))

@@ -14,10 +14,10 @@ from dicom_node.web.console import console_of
 from dicom_node.web.render import done, page
 from dicom_node.web.visitors import Posted, Visitor, changes, looks
 
-router = APIRouter()
+router = APIRouter(prefix="/settings")
 Admin = Annotated[Visitor, Depends(looks(Role.ADMIN))]
 AdminsForm = Annotated[Posted, Depends(changes(Role.ADMIN))]
-_ACCOUNTS, _TOKENS = "/users", "/tokens"
+_ACCOUNTS, _TOKENS = "/settings/users", "/settings/tokens"
 
 
 @router.get("/users")
