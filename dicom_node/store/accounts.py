@@ -123,13 +123,10 @@ class AccountStore(Database):
             row = _found(db, name)
             db.execute(delete(sessions).where(sessions.c.started_at < oldest_s))
             mine = select(sessions.c.digest).where(sessions.c.account_id == row.id)
-            latest = mine.order_by(sessions.c.started_at.desc()).limit(SESSIONS_PER_ACCOUNT - 1)
-            kept = list(db.execute(latest).scalars())
-            db.execute(
-                delete(sessions).where(
-                    sessions.c.account_id == row.id, sessions.c.digest.not_in(kept)
-                )
-            )
+            latest = mine.order_by(sessions.c.started_at.desc(), sessions.c.digest)
+            surplus = db.execute(latest.offset(SESSIONS_PER_ACCOUNT - 1).limit(100)).scalars().all()
+            for gone in surplus:
+                db.execute(delete(sessions).where(sessions.c.digest == gone))
             db.execute(
                 insert(sessions).values(
                     digest=digest, account_id=row.id, address=address[:64], started_at=now_s,

@@ -217,6 +217,8 @@ def _cursor(row: Row[Any], query: StudyQuery) -> str:
 
 def _counts(db: Connection, revision_ids: list[int]) -> dict[int, tuple[int, int]]:
     """Return how many deliveries the revisions have, and how many of them have arrived."""
+    if not revision_ids:
+        return {}
     arrived = func.sum(case((deliveries.c.state.in_(SENT), 1), else_=0))
     query = (
         select(deliveries.c.revision_id, func.count(), arrived)

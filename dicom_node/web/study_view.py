@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dicom_node.dicom.header import InstanceHeader
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.web.console import Console
@@ -101,8 +100,7 @@ def _descriptions(console: Console, study_uid: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for row in console.store.headers_of(study_uid):
         if row.series_uid not in found:
-            header = InstanceHeader.from_json(row.header_json)
-            found[row.series_uid] = header.series_description or ""
+            found[row.series_uid] = json.loads(row.header_json).get("series_description") or ""
     return found
 
 
