@@ -140,6 +140,8 @@ def _defect(request: Request, error: Exception) -> Response:
 
 
 def _problem(request: Request, status: int, text: str) -> Response:
+    if request.url.path.startswith("/api/"):  # what no route of the API is, a line break in it
+        return JSONResponse({"error": text, "advice": "see /api/v1/openapi.json"}, status)
     return page(request, "problem.html", _visitor(request), status, text=text)
 
 

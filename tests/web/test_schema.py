@@ -28,7 +28,10 @@ def described(console: Console, store: Store, clock: ManualClock) -> schemathesi
         pass
     store.token_add("fuzz", Role.ADMIN, digest("t" * 43), "test", None)
     app = create_app(console)
-    return schemathesis.openapi.from_asgi("/api/v1/openapi.json", app, headers=HEADERS)
+    chosen = schemathesis.Config.from_dict({"headers": HEADERS})
+    return schemathesis.openapi.from_asgi(
+        "/api/v1/openapi.json", app, headers=HEADERS, config=chosen
+    )
 
 
 def test_nothing_but_what_is_described(described: schemathesis.BaseSchema) -> None:

@@ -9,6 +9,8 @@ import logging
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -28,6 +30,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         400: "The request cannot be understood", 401: "No token, or none that counts",
         403: "The role of the token may not do this", 404: "There is no such thing",
         409: "It cannot be done in the present state", 413: "The request is too long",
+        422: "A value or parameter is not what is described",
         503: "The database cannot be used",
     }.items()
 }  # fmt: skip
@@ -39,7 +42,7 @@ def api_app(console: Console) -> FastAPI:
         title="Prostate DICOM node", version=__version__, docs_url=None, redoc_url=None,
         openapi_url=None, responses=_ERRORS, redirect_slashes=False,
         description="Research software. Results are machine-made and unverified.",
-        servers=[{"url": "/api/v1"}],
+        servers=[{"url": "/api/v1"}], dependencies=[Depends(_known_parameters)],
     )  # fmt: skip
     app.state.console = console
     for router in _ROUTERS:
@@ -49,8 +52,18 @@ def api_app(console: Console) -> FastAPI:
     )
     app.exception_handler(NodeError)(_node_error)
     app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(RequestValidationError)(_wrong_value)
     app.exception_handler(Exception)(_defect)
     return app
+
+
+def _known_parameters(request: Request) -> None:
+    """Refuse a parameter that the operation does not have: a typing error must not be silent."""
+    route = request.scope.get("route")
+    if isinstance(route, APIRoute):
+        known = {parameter.alias for parameter in route.dependant.query_params}
+        if unknown := sorted(set(request.query_params) - known):
+            raise HTTPException(422, f"unknown parameter '{unknown[0][:64]}'")
 
 
 def _node_error(_request: Request, error: Exception) -> JSONResponse:
@@ -63,6 +76,13 @@ def _http_error(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         return _problem(500, "the API failed", "")
     return _problem(error.status_code, str(error.detail), "", error.headers)
+
+
+def _wrong_value(_request: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    places = [".".join(str(part) for part in one["loc"]) for one in problems[:5]]
+    told = "; ".join(f"{at}: {one['msg']}" for at, one in zip(places, problems, strict=False))
+    return _problem(422, told[:1000] or "wrong value", "see /api/v1/openapi.json")
 
 
 def _defect(request: Request, error: Exception) -> JSONResponse:
