@@ -1,7 +1,7 @@
 """The configuration: one TOML file, read once at the edge into one frozen object.
 
 Unknown keys are errors. Every setting is described where it is declared; ``dicom-node init``
-writes these descriptions as comments.
+writes these descriptions as comments (`dicom_node.config_text`).
 """
 
 from __future__ import annotations
@@ -356,54 +356,3 @@ def _resolve(section: _S, folder: Path, names: tuple[str, ...]) -> _S:
         if (value := getattr(section, name))
     }
     return section.model_copy(update=files)
-
-
-_SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
-    ("node", NodeSection),
-    ("tls", TlsSection),
-    ("study", StudySection),
-    ("model", ModelSection),
-    ("delivery", DeliverySection),
-    ("audit", AuditSection),
-    ("web", WebSection),
-)
-
-_PEER_EXAMPLE = """
-# A peer: one block for each DICOM application. Peers can also be added with
-# `dicom-node peers add`; those live in the database and change without a restart.
-# [[peers]]
-# name = "pacs"
-# ae_title = "PACS"
-# host = "127.0.0.1"
-# port = 4242                      # needed only where it receives
-# may_send = true                  # its C-STORE and C-ECHO are accepted
-# receives_results = true          # results go there
-# from = []                        # addresses it sends from (CIDR); empty: host
-# objects = []                     # empty: the default set; else of %s
-# tls = false                      # TLS alone, in both directions
-# certificate = []                 # names or sha256:FINGERPRINT of its certificate; empty: host
-# verify = "auto"                  # how it confirms that it keeps results: auto (as it offers),
-#                                  # commitment, query, off
-"""
-
-
-def commented_default() -> str:
-    """Return the text that ``init`` writes: every setting with its default and meaning."""
-    lines = ["# Configuration of the prostate MRI DICOM node. Unknown keys are errors.", ""]
-    for name, section in _SECTIONS:
-        lines.append(f"[{name}]")
-        for key, info in section.model_fields.items():
-            setting = f"{key} = {_toml(info.get_default(call_default_factory=True))}"
-            lines.append(f"{setting:<32} # {info.description}")
-        lines.append("")
-    return "\n".join(lines) + _PEER_EXAMPLE.lstrip("\n") % ", ".join(ResultKind)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return f'"{value}"'

@@ -29,7 +29,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented configuration with every setting and its default."""
-    from dicom_node.config import commented_default
+    from dicom_node.config_text import commented_default
     from dicom_node.durable import write_file
 
     if file.exists() and not force:

@@ -72,6 +72,8 @@ def firewall(config: NodeConfig, peers: Sequence[PeerConfig]) -> Table:
 
 
 def _protocol(config: NodeConfig, section: str) -> tuple[str, str, str]:
+    if section == "web" and config.web.certificate:
+        return ("HTTPS", "browsers of administrators", "web console")
     words = inspect.getdoc(type(getattr(config, section))) or section
     return _PROTOCOLS.get(section, (section.upper(), "peers", words.splitlines()[0]))
 

@@ -49,8 +49,8 @@ def audit(request: Request, visitor: Admin, before: int = 0) -> HTMLResponse:
     with acting(visitor.account, visitor.address):
         console.trail.trail_read()
     return page(
-        request, "audit.html", visitor, rows=[_told(row) for row in rows[::-1]], head=head, digest=digest,
-        before=first + 1 if first > 0 else 0,
+        request, "audit.html", visitor, rows=[_told(row) for row in rows[::-1]], head=head,
+        digest=digest, before=first + 1 if first > 0 else 0,
     )  # fmt: skip
 
 
