@@ -162,7 +162,8 @@ def test_a_release_is_rehearsed_activated_and_rolled_back(
         node.command("models", "add", str(tmp_path / name))
     _first_login(page, node)
     for name, passes in (("broken", False), ("twin", True)):
-        page.get_by_role("link", name="Models", exact=True).click()
+        menu = page.get_by_role("navigation", name="Console")
+        menu.get_by_role("link", name="Models").click()
         page.get_by_label("Release", exact=True).select_option(
             next(row["sha256"] for row in node.json("models", "list") if row["name"] == name)
         )
