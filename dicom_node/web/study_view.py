@@ -16,6 +16,20 @@ _RETRIED = {RevisionState.FAILED, RevisionState.NOT_ANALYSABLE}
 _ARRIVED = ("sent", "verified")
 _UNFINISHED = {"receiving", "ready", "running", "analysed"}
 
+HAPPENED = {
+    "opened": "a revision began", "complete": "the needed images are all there",
+    "report_due": "nothing more came in time", "not_ours": "no business of this node",
+    "inputs_changed": "other images came", "conflict": "held",
+    "resolved": "the conflict is resolved", "claim": "the analysis began",
+    "node_died": "the node stopped in between", "attempt_failed": "an attempt failed",
+    "not_analysable": "not analysable", "given_up": "given up",
+    "newer_inputs": "superseded by newer images", "all_delivered": "every destination has it",
+    "delivery_failed": "a delivery failed", "delivery_lost": "a destination lost it",
+    "no_destination": "nobody receives results", "retry": "looked at anew",
+    "deliver_again": "sent again",
+}  # fmt: skip
+"""Events of a timeline in plain words."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -162,17 +176,16 @@ def _stages(
     """Return the way of a revision: what is done, where it stands, what is still open."""
     at = {one["event"]: one["at"] for one in events}
     state = row["state"]
-    complete = at.get("complete") or at.get("report_due")
     ended = at.get("analysed") or at.get("not_analysable") or at.get("given_up")
     timings = result["timings_s"] if result else {}
     spent = sum(timings.get(part, 0.0) for part in ("read", "load", "prepare", "infer"))
-    without = "without a result" if state == "not_analysable" else ""
+    without = state in ("not_analysable", "failed") and "analysed" not in at
+    words = "without a result" if without else f"{spent:.1f} s" if timings else ""
     stages = [
         Stage("received", "done", row["received_at"], f"{row['instances']} images"),
-        _stage("complete", complete, state == "receiving", state == "held"),
-        _stage("analysed", ended, state in ("ready", "running"), state == "failed",
-               without or (f"{spent:.1f} s" if timings else "")),
-    ]  # fmt: skip
+        _completeness(at, state),
+        _stage("analysed", ended, state in ("ready", "running"), without, words),
+    ]
     if row["results"]:
         coded = timings.get("encode")
         detail = f"{len(row['results'])} objects" + (f", {coded:.1f} s" if coded else "")
@@ -180,10 +193,18 @@ def _stages(
     return (*stages, *_arrival(deliveries))
 
 
+def _completeness(at: Mapping[str, str], state: str) -> Stage:
+    if "complete" in at:
+        return _stage("complete", at["complete"], state == "receiving", False)
+    if "report_due" in at:
+        return Stage("complete", "bad", at["report_due"], "images missing")
+    return _stage("complete", None, state == "receiving", state == "held")
+
+
 def _stage(name: str, at: str | None, now: bool, bad: bool, detail: str = "") -> Stage:
-    if at is not None and not now:
-        return Stage(name, "done", at, detail)
-    return Stage(name, "now" if now else "bad" if bad else "open", None, detail)
+    if now:
+        return Stage(name, "now", None, "")
+    return Stage(name, "bad" if bad else "done" if at is not None else "open", at, detail)
 
 
 def _arrival(deliveries: Sequence[Mapping[str, Any]]) -> tuple[Stage, ...]:

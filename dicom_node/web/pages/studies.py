@@ -17,7 +17,7 @@ from dicom_node.store.console_rows import StudyQuery
 from dicom_node.web.console import console_of
 from dicom_node.web.pictures import picture_png
 from dicom_node.web.render import done, page
-from dicom_node.web.study_view import study_view
+from dicom_node.web.study_view import HAPPENED, study_view
 from dicom_node.web.visitors import Posted, Visitor, changes, looks
 
 router = APIRouter(prefix="/studies")
@@ -48,7 +48,9 @@ def study(request: Request, visitor: Viewer, study_uid: str) -> HTMLResponse:
     if view is None:
         raise HTTPException(404, "This node holds no such study.")
     annotations = [annotation_json(row) for row in console.store.annotations_of(study_uid)]
-    return page(request, "study.html", visitor, view=view, annotations=annotations)
+    return page(
+        request, "study.html", visitor, view=view, annotations=annotations, happened=HAPPENED
+    )
 
 
 @router.get("/{study_uid}/{number}/pictures/{sop_instance_uid}.png")
