@@ -18,6 +18,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError, StoreError
 from dicom_node.flow.accounts import Accounts
 from dicom_node.flow.audit import AuditTrail
+from dicom_node.flow.health import storage_state
 from dicom_node.store.store import Store
 from dicom_node.web.api import api_app
 from dicom_node.web.console import Console, console_of
@@ -86,8 +87,11 @@ def _live() -> dict[str, str]:
 def _ready(request: Request) -> JSONResponse:
     try:
         console_of(request).store.status()
+        storage = storage_state(console_of(request).config.node.data_dir)
     except Exception as error:
         return JSONResponse({"status": "not ready", "why": type(error).__name__}, 503)
+    if storage.trouble is not None:
+        return JSONResponse({"status": "not ready", "why": storage.as_dict()["message"]}, 503)
     return JSONResponse({"status": "ready"})
 
 

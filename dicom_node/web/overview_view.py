@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicom_node.errors import NodeError
+from dicom_node.flow.health import storage_state
 from dicom_node.flow.peers import all_peers
 from dicom_node.registry.switch import named_releases
 from dicom_node.store.console_rows import SenderSeen, Throughput
@@ -39,6 +40,7 @@ class Overview:
     """The node at a glance."""
 
     status: dict[str, Any]
+    storage: dict[str, Any]
     day: Throughput
     hour: Throughput
     senders: list[SenderSeen]
@@ -58,6 +60,7 @@ def overview(console: Console) -> Overview:
     counts = store.destination_counts([peer.name for peer in receivers])
     return Overview(
         status=status,
+        storage=storage_state(console.config.node.data_dir).as_dict(),
         day=store.throughput(now_s - DAY_S),
         hour=store.throughput(now_s - 3600),
         senders=store.senders_seen(senders),

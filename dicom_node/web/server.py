@@ -41,7 +41,8 @@ def serve(
     store = Store(config.database_url, clock=SystemClock())
     console = create_console(config, store)
     console.trail.start()
-    server = _Server(uvicorn.Config(create_app(console), **_options(config)))
+    # outside the main thread uvicorn leaves the signals alone: the process stops it itself
+    server = uvicorn.Server(uvicorn.Config(create_app(console), **_options(config)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     announce({"port": bound, "describe": _describe(config, store)})
@@ -73,10 +74,3 @@ def _describe(config: NodeConfig, store: Store) -> list[str]:
     if not store.accounts():
         lines.append("nobody can log in there yet: dicom-node users add NAME --role admin")
     return lines
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to the process, which stops the server itself."""
-
-    def install_signal_handlers(self) -> None:
-        """Install none."""

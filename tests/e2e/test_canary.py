@@ -74,7 +74,7 @@ def text_of(node: NodeUnderTest) -> dict[str, str]:
     found = {"log": node.log(), "stdout": "\n".join(node.lines)}
     studies = node.json("studies", "list")
     uids = [row["study_uid"] for row in studies]
-    paths = ["/login", "/", "/studies", "/peers", "/models", "/annotations", "/health/ready",
+    paths = ["/account", "/", "/studies", "/peers", "/models", "/annotations", "/health/ready",
              "/settings/configuration", "/metrics"]  # fmt: skip
     paths += [f"/studies/{uid}" for uid in uids]
     asked = ["/status", "/studies", "/annotations"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from dicom_node.web.app import create_app
 from dicom_node.web.console import Console
 from dicom_node.web.rehearsals import Rehearsals
 from dicom_node.web.throttle import LoginThrottle
+from tests.databases import open_store
 
 PASSWORD = "a sentence that is long"
 _TOKEN = re.compile(r'name="csrf" value="([0-9a-f]{64})"')
@@ -55,14 +55,6 @@ class Browser:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database to copy."""
-    path = tmp_path_factory.mktemp("console") / "node.sqlite3"
-    Store(f"sqlite:///{path}", clock=ManualClock(), create=True).close()
-    return path
-
-
-@pytest.fixture(scope="session")
 def password_hash() -> str:
     return hash_password(PASSWORD)
 
@@ -79,16 +71,15 @@ def settings() -> dict[str, object]:
 
 
 @pytest.fixture
-def config(tmp_path: Path, template: Path, settings: dict[str, object]) -> NodeConfig:
+def config(tmp_path: Path, settings: dict[str, object]) -> NodeConfig:
     folder = tmp_path / "data"
     folder.mkdir()
-    shutil.copy(template, folder / "node.sqlite3")
     return NodeConfig.model_validate({**settings, "node": {"data_dir": folder}})
 
 
 @pytest.fixture
 def store(config: NodeConfig, clock: ManualClock) -> Iterator[Store]:
-    made = Store(config.database_url, clock=clock, host="here")
+    made = open_store(config.database_url, clock, host="here")
     yield made
     made.close()
 

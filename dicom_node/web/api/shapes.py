@@ -88,12 +88,25 @@ class ModelUse(_Shape):
     release: str
 
 
+class StorageShape(_Shape):
+    """Whether the disk and the database take what is received."""
+
+    state: str
+    problem: str | None
+    message: str | None
+    advice: str | None
+    since: str | None
+    free_bytes: int
+    total_bytes: int
+
+
 class StatusShape(_Shape):
     """The node at a glance."""
 
     ae_title: str
     version: str
     time: str
+    storage: StorageShape
     held: Held
     revisions: dict[str, int]
     deliveries: dict[str, int]

@@ -16,6 +16,7 @@ from dicom_node.web.api.shapes import (
     SenderShape,
     SignShape,
     StatusShape,
+    StorageShape,
 )
 from dicom_node.web.console import console_of
 from dicom_node.web.overview_view import overview
@@ -32,6 +33,7 @@ def status(request: Request, _caller: Viewer) -> StatusShape:
                                               "oldest_unfinished_s")}  # fmt: skip
     return StatusShape(
         ae_title=console.config.node.ae_title, version=__version__, **told,
+        storage=StorageShape(**found.storage),
         last_hour=Passed(**asdict(found.hour)), last_day=Passed(**asdict(found.day)),
         health=[SignShape(**asdict(sign)) for sign in found.signs],
         senders=[
