@@ -109,7 +109,7 @@ class Accounts:
 
     def log_in(self, name: str, password: str, address: str) -> AccountRow | None:
         """Return the account that a name and password open; None: they do not."""
-        known = self._store.account(name)
+        known = None if name_problem(name) else self._store.account(name)
         if not password_fits(known.password_hash if known else None, password) or known is None:
             self._trail.login(name[:64], address, "name or password is wrong")
             self._trail.flush()

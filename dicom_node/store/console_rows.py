@@ -49,8 +49,7 @@ class TokenRow:
 class StudyQuery:
     """Which study revisions a list shows.
 
-    ``text``: a Study Instance UID, its beginning, or a Patient ID. ``after``: the cursor of the
-    page before.
+    ``text``: a Study Instance UID or a Patient ID. ``after``: the cursor of the page before.
     """
 
     text: str = ""

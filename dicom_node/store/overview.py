@@ -38,8 +38,7 @@ from dicom_node.store.console_rows import (
 from dicom_node.store.schema import deliveries, instances, results, revisions, studies
 
 _SEARCHED = 500
-"""So many studies of one Patient ID or beginning of a UID are looked at."""
-_LAST = "\uffff"
+"""So many studies of one Patient ID are looked at."""
 
 
 class OverviewStore(Database):
@@ -186,10 +185,11 @@ def _reopened(db: Connection, row: Row[Any], now_s: float) -> None:
 
 
 def _found(db: Connection, text: str) -> list[int]:
-    """Return studies by Patient ID, or by the beginning of their UID."""
-    uid = studies.c.study_uid
+    """Return studies by UID or Patient ID."""
+    if not text.isprintable():
+        return []
     by_patient = select(studies.c.id).where(studies.c.patient_id == text).limit(_SEARCHED)
-    by_uid = select(studies.c.id).where(uid >= text, uid < text + _LAST).limit(_SEARCHED)
+    by_uid = select(studies.c.id).where(studies.c.study_uid == text)
     found = [*db.execute(by_patient).scalars(), *db.execute(by_uid).scalars()]
     return sorted(set(found))
 

@@ -22,8 +22,7 @@ from dicom_node.web.api.shapes import (
 from dicom_node.web.console import console_of
 
 router = APIRouter(prefix="/studies", tags=["studies"])
-_Text = Annotated[str, Query(max_length=64, description="Study Instance UID, its beginning, or "
-                             "a Patient ID")]  # fmt: skip
+_Text = Annotated[str, Query(max_length=64, description="Study Instance UID or Patient ID")]
 _Cursor = Annotated[str, Query(max_length=64, pattern=r"^([0-9.e+]{1,40}:)?[0-9]{0,15}$")]
 _Limit = Annotated[int, Query(ge=1, le=200)]
 _Peer = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from starlette.responses import HTMLResponse, Response
 
 from dicom_node.domain.account import Role
@@ -21,6 +21,7 @@ from dicom_node.web.study_view import HAPPENED, study_view
 from dicom_node.web.visitors import Posted, Visitor, changes, looks
 
 router = APIRouter(prefix="/studies")
+StudyUid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$")]
 Viewer = Annotated[Visitor, Depends(looks(Role.VIEWER))]
 OperatorsForm = Annotated[Posted, Depends(changes(Role.OPERATOR))]
 _KEY_IMAGE = "1.2.840.10008.5.1.4.1.1.7"
@@ -41,7 +42,7 @@ def studies(
 
 
 @router.get("/{study_uid}")
-def study(request: Request, visitor: Viewer, study_uid: str) -> HTMLResponse:
+def study(request: Request, visitor: Viewer, study_uid: StudyUid) -> HTMLResponse:
     """Show one study."""
     console = console_of(request)
     view = study_view(console, study_uid)
@@ -55,7 +56,7 @@ def study(request: Request, visitor: Viewer, study_uid: str) -> HTMLResponse:
 
 @router.get("/{study_uid}/{number}/pictures/{sop_instance_uid}.png")
 def picture(
-    request: Request, visitor: Viewer, study_uid: str, number: int, sop_instance_uid: str
+    request: Request, visitor: Viewer, study_uid: StudyUid, number: int, sop_instance_uid: str
 ) -> Response:
     """Show a key image; the access is recorded."""
     console = console_of(request)
@@ -70,7 +71,7 @@ def picture(
 
 
 @router.post("/{study_uid}/retry")
-def retry(request: Request, posted: OperatorsForm, study_uid: str) -> Response:
+def retry(request: Request, posted: OperatorsForm, study_uid: StudyUid) -> Response:
     """Look at a study anew, or release it."""
     console = console_of(request)
     try:
@@ -82,7 +83,7 @@ def retry(request: Request, posted: OperatorsForm, study_uid: str) -> Response:
 
 
 @router.post("/{study_uid}/resend")
-def resend(request: Request, posted: OperatorsForm, study_uid: str) -> Response:
+def resend(request: Request, posted: OperatorsForm, study_uid: StudyUid) -> Response:
     """Send the results of a study again."""
     console = console_of(request)
     try:
