@@ -57,7 +57,9 @@ class OverviewStore(Database):
         )  # fmt: skip
         with self._read() as db:
             if query.text:
-                wanted = wanted.where(revisions.c.study_id.in_(_found(db, query.text)))
+                if not (found := _found(db, query.text)):
+                    return StudyPage((), "")
+                wanted = wanted.where(revisions.c.study_id.in_(found))
             rows = db.execute(_paged(wanted, query)).all()
             shown = rows[: query.limit]
             counts = _counts(db, [row.id for row in shown])

@@ -140,7 +140,7 @@ def _console(store: Store, clock: ManualClock) -> Iterator[str]:
     (refused,) = store.refusals()
     store.refusal(refused["id"])
     store.refusal_forget(refused["id"])
-    pages = [StudyQuery(limit=2), StudyQuery("1.2", limit=2), StudyQuery("P1")]
+    pages = [StudyQuery(limit=2), StudyQuery("1.2.1", limit=1), StudyQuery("9.9"), StudyQuery("P1")]
     pages += [StudyQuery(state=state, limit=1) for state in RevisionState]
     for query in pages:
         found = store.study_page(query)
