@@ -14,7 +14,7 @@ import typer
 
 from dicom_node import __version__
 from dicom_node.commands import annotations as annotation_commands
-from dicom_node.commands import audit, conformance, models, node, peers, process, studies
+from dicom_node.commands import audit, conformance, models, node, peers, process, studies, users
 from dicom_node.errors import NodeError
 
 app = typer.Typer(
@@ -51,6 +51,8 @@ app.add_typer(studies.app, name="studies")
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
 app.add_typer(annotation_commands.app, name="annotations")
+app.add_typer(users.app, name="users")
+app.add_typer(users.tokens, name="tokens")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The configuration: one TOML file, read once at the edge into one frozen object.
 
 Unknown keys are errors. Every setting is described where it is declared; ``dicom-node init``
-writes these descriptions as comments.
+writes these descriptions as comments (`dicom_node.config_text`).
 """
 
 from __future__ import annotations
@@ -216,11 +216,42 @@ class AuditSection(_Section):
 
 
 class WebSection(_Section):
-    """The status pages."""
+    """The web console and its API."""
 
-    enabled: bool = Field(True, description="serve the status pages")
+    enabled: bool = Field(True, description="serve the web console")
     bind: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(8042, description="HTTP port; 0: any free port, printed at start")
+    certificate: str = Field("", description="PEM file: certificate for HTTPS, then its chain")
+    key: str = Field("", description="PEM file: its private key, readable by the node alone")
+    plaintext: Plaintext = Field(
+        Plaintext.LOOPBACK,
+        description="HTTP without TLS: off, loopback, or network (passwords readable on the way)",
+    )
+    public_url: str = Field(
+        "",
+        pattern="^(https?://[^/ ]+/?)?$",
+        description="address in the browser, where a proxy is before it: https://...",
+    )
+    idle_min: float = Field(30, gt=0, le=720, description="a session not used for this long ends")
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> WebSection:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together: set both")
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds the console."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = f"[{self.bind}]" if ":" in self.bind else self.bind
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether the browser speaks HTTPS, to the node or to a proxy before it."""
+        return self.address.startswith("https://")
 
 
 class PeerConfig(_Section):
@@ -339,7 +370,9 @@ def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
     model = _resolve(config.model, folder, ("release", "trusted_keys"))
     tls = _resolve(config.tls, folder, ("certificate", "key", "ca", "crl"))
     audit = _resolve(config.audit, folder, ("syslog_ca", "syslog_certificate", "syslog_key"))
-    return config.model_copy(update={"node": node, "model": model, "tls": tls, "audit": audit})
+    web = _resolve(config.web, folder, ("certificate", "key"))
+    found = {"node": node, "model": model, "tls": tls, "audit": audit, "web": web}
+    return config.model_copy(update=found)
 
 
 def _resolve(section: _S, folder: Path, names: tuple[str, ...]) -> _S:
@@ -350,55 +383,3 @@ def _resolve(section: _S, folder: Path, names: tuple[str, ...]) -> _S:
         if (value := getattr(section, name))
     }
     return section.model_copy(update=files)
-
-
-_SECTIONS: tuple[tuple[str, type[_Section]], ...] = (
-    ("node", NodeSection),
-    ("tls", TlsSection),
-    ("study", StudySection),
-    ("model", ModelSection),
-    ("drift", DriftSection),
-    ("delivery", DeliverySection),
-    ("audit", AuditSection),
-    ("web", WebSection),
-)
-
-_PEER_EXAMPLE = """
-# A peer: one block for each DICOM application. Peers can also be added with
-# `dicom-node peers add`; those live in the database and change without a restart.
-# [[peers]]
-# name = "pacs"
-# ae_title = "PACS"
-# host = "127.0.0.1"
-# port = 4242                      # needed only where it receives
-# may_send = true                  # its C-STORE and C-ECHO are accepted
-# receives_results = true          # results go there
-# from = []                        # addresses it sends from (CIDR); empty: host
-# objects = []                     # empty: the default set; else of %s
-# tls = false                      # TLS alone, in both directions
-# certificate = []                 # names or sha256:FINGERPRINT of its certificate; empty: host
-# verify = "auto"                  # how it confirms that it keeps results: auto (as it offers),
-#                                  # commitment, query, off
-"""
-
-
-def commented_default() -> str:
-    """Return the text that ``init`` writes: every setting with its default and meaning."""
-    lines = ["# Configuration of the prostate MRI DICOM node. Unknown keys are errors.", ""]
-    for name, section in _SECTIONS:
-        lines.append(f"[{name}]")
-        for key, info in section.model_fields.items():
-            setting = f"{key} = {_toml(info.get_default(call_default_factory=True))}"
-            lines.append(f"{setting:<32} # {info.description}")
-        lines.append("")
-    return "\n".join(lines) + _PEER_EXAMPLE.lstrip("\n") % ", ".join(ResultKind)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return f'"{value}"'

@@ -178,6 +178,26 @@ def _tls(config: NodeConfig) -> Iterator[Check]:
     )  # fmt: skip
 
 
+def _web_console(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.clock import SystemClock
+    from dicom_node.store.store import Store
+    from dicom_node.web.listening import check_listening
+
+    if not config.web.enabled:
+        return
+    check_listening(config)
+    accounts = []
+    if config.node.database or (config.node.data_dir / "node.sqlite3").exists():
+        store = Store(config.database_url, clock=SystemClock())
+        accounts = store.accounts()
+        store.close()
+    yield Check(
+        "web console", "ok" if accounts else "note",
+        f"{len(accounts)} accounts" if accounts else "nobody can log in",
+        "" if accounts else "make an account: dicom-node users add NAME --role admin",
+    )  # fmt: skip
+
+
 def _peers(config: NodeConfig) -> Iterator[Check]:
     from dicom_node.clock import SystemClock
     from dicom_node.flow.peers import all_peers
@@ -274,6 +294,6 @@ def _drift(config: NodeConfig) -> Iterator[Check]:
 
 
 _CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (
-    _data_folder, _disk, _storage, _database, _audit, _ports, _tls, _peers, _decoders, _model,
-    _drift,
+    _data_folder, _disk, _storage, _database, _audit, _ports, _tls, _web_console, _peers,
+    _decoders, _model, _drift,
 )  # fmt: skip

@@ -6,7 +6,9 @@ torch; only commands that prepare a release import it.
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +21,14 @@ from ai_core.types import CaseResult
 from dicom_node import __version__
 from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
-from dicom_node.errors import InputProblem, RegistryError
+from dicom_node.errors import InputProblem, NodeError, RegistryError
 from dicom_node.flow.study import StudyJob, StudyOutcome, run_study
 from dicom_node.phantom import packaged_study
 from dicom_node.process import read_folder
-from dicom_node.registry.shelf import CheckedRelease
+from dicom_node.registry.shelf import CheckedRelease, check_whole
+from dicom_node.registry.switch import find_release
 from dicom_node.results.gate import GateError
+from dicom_node.store.store import Store
 
 _NOT_THIS = "do not use this release; tell whoever made it"
 
@@ -115,3 +119,29 @@ def _problems(result: CaseResult) -> Iterator[str]:
         yield "a likelihood leaves 0 to 1"
     if not all(math.isfinite(one.suspicion_score) for one in result.findings):
         yield "a suspicion score is not a number"
+
+
+def main(arguments: list[str]) -> int:
+    """Rehearse the release of a digest and print the outcome as JSON: for the web process.
+
+    The configuration comes as JSON on standard input. The process ends with its parent.
+    """
+    from dicom_node.roles import die_with_parent
+
+    die_with_parent()
+    config = NodeConfig.model_validate_json(sys.stdin.read())
+    store = Store(config.database_url, clock=SystemClock())
+    told: dict[str, object] = {"problem": "", "proof": []}
+    try:
+        found = find_release(config, store, arguments[0])
+        told["proof"] = rehearse(config, check_whole(config, found.row)).words()
+    except NodeError as error:
+        told["problem"] = str(error)
+    finally:
+        store.close()
+    sys.stdout.write(json.dumps(told) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -22,6 +22,7 @@ NO_DICOM_NO_NETWORK_NO_SQL = {
 ARROWS: dict[str, set[str]] = {
     "dicom_node.domain": set(),
     "dicom_node.clock": set(),
+    "dicom_node.passwords": set(),
     "dicom_node.logs": set(),
     "dicom_node.crash_points": set(),
     "dicom_node.durable": {"errors", "domain", "crash_points"},
@@ -36,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "dicom_node.flow": {
         "errors", "domain", "config", "clock", "durable", "store", "dicom", "results", "net",
-        "logs", "annotations", "crash_points",
+        "logs", "annotations", "passwords", "crash_points",
     },
     "dicom_node.registry": {"errors", "domain", "config", "clock", "durable", "store", "flow",
                             "dicom"},

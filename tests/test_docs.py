@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 
-from dicom_node.config import NodeConfig, commented_default
+from dicom_node.config import NodeConfig
+from dicom_node.config_text import commented_default
 from tests.conftest import ROOT
 
 

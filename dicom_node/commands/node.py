@@ -35,7 +35,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented configuration with every setting and its default."""
-    from dicom_node.config import commented_default
+    from dicom_node.config_text import commented_default
     from dicom_node.durable import write_file
 
     if file.exists() and not force:
@@ -51,9 +51,12 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dicom_node.logs import guard_tracebacks, start_logging
     from dicom_node.net.listening import listeners
     from dicom_node.supervisor import Supervisor
+    from dicom_node.web.listening import check_listening
 
     loaded = load_config(config)
     listeners(loaded)  # nothing is begun where a port may not be opened
+    if loaded.web.enabled:
+        check_listening(loaded)
     start_logging("supervisor")
     guard_tracebacks()
     raise typer.Exit(Supervisor(loaded, config).run(_say))

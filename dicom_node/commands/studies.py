@@ -56,9 +56,23 @@ def show(
 @app.command("retry")
 def retry(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Try a study again that failed, is held, was not analysable, or was not delivered."""
-    with open_store(config) as (_, store):
-        what = store.retry(study_uid)
-    typer.echo(what)
+    from dicom_node.flow.operate import retry_study
+
+    with open_store(config) as (node_config, store):
+        typer.echo(retry_study(store, node_config, study_uid))
+
+
+@app.command("resend")
+def resend(
+    study_uid: StudyArgument,
+    peer: Annotated[str | None, typer.Option("--to", help="This destination alone.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Send the results of a study again, byte for byte, also what arrived."""
+    from dicom_node.flow.operate import send_again
+
+    with open_store(config) as (node_config, store):
+        typer.echo(send_again(store, node_config, study_uid, peer))
 
 
 @app.command("export")

@@ -16,7 +16,7 @@ from dicom_node.conformance.document import Cell, Table
 _PROTOCOLS = {
     "node": ("DICOM", "peers that may send", "associations of peers (7.2.2)"),
     "tls": ("DICOM over TLS", "peers that may send", "associations of peers (7.2.2)"),
-    "web": ("HTTP", "browsers of administrators", "status pages"),
+    "web": ("HTTP", "browsers of administrators", "web console"),
 }
 """Protocol, other side and purpose of the sections of the configuration that open a port."""
 
@@ -72,6 +72,8 @@ def firewall(config: NodeConfig, peers: Sequence[PeerConfig]) -> Table:
 
 
 def _protocol(config: NodeConfig, section: str) -> tuple[str, str, str]:
+    if section == "web" and config.web.certificate:
+        return ("HTTPS", "browsers of administrators", "web console")
     words = inspect.getdoc(type(getattr(config, section))) or section
     return _PROTOCOLS.get(section, (section.upper(), "peers", words.splitlines()[0]))
 

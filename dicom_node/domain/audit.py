@@ -31,6 +31,11 @@ class AuditEvent(StrEnum):
     DRIFT = "drift"
     DATABASE_REBUILT = "database_rebuilt"
     RECORDS_LOST = "records_lost"
+    LOGIN = "login"
+    LOGOUT = "logout"
+    ACCOUNT_CHANGED = "account_changed"
+    STUDY_CHANGED = "study_changed"
+    INSTANCES_ACCESSED = "instances_accessed"
 
 
 class Outcome(IntEnum):
@@ -59,6 +64,7 @@ class _Kind:
 
 _ACTIVITY = Code("110100", "Application Activity")
 _ALERT = Code("110113", "Security Alert")
+_AUTHENTICATION = Code("110114", "User Authentication")
 _TRANSFERRED = Code("110104", "DICOM Instances Transferred")
 # PS3.15 A.5.3, codes of PS3.16 CID 400 and CID 401
 _KINDS: Mapping[AuditEvent, _Kind] = {
@@ -81,6 +87,13 @@ _KINDS: Mapping[AuditEvent, _Kind] = {
     AuditEvent.DATABASE_REBUILT: _Kind(
         _ALERT, "E", Code("110131", "Software Configuration")
     ),
+    AuditEvent.LOGIN: _Kind(_AUTHENTICATION, "E", Code("110122", "Login")),
+    AuditEvent.LOGOUT: _Kind(_AUTHENTICATION, "E", Code("110123", "Logout")),
+    AuditEvent.ACCOUNT_CHANGED: _Kind(
+        _ALERT, "E", Code("110137", "User security Attributes Changed")
+    ),
+    AuditEvent.STUDY_CHANGED: _Kind(Code("110111", "Procedure Record"), "U"),
+    AuditEvent.INSTANCES_ACCESSED: _Kind(Code("110103", "DICOM Instances Accessed"), "R"),
     AuditEvent.RECORDS_LOST: _Kind(_ALERT, "E", Code("110133", "Audit Recording Stopped")),
 }  # fmt: skip
 

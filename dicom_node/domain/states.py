@@ -71,6 +71,7 @@ class DeliveryEvent(StrEnum):
     CONFIRMED = "confirmed"
     LOST = "lost"
     RETRY = "retry"
+    SEND_AGAIN = "send_again"
 
 
 class ReleaseState(StrEnum):
@@ -123,6 +124,7 @@ REVISION_TRANSITIONS: Mapping[tuple[RevisionState, RevisionEvent], RevisionState
     (_R.FAILED, _E.RETRY): _R.RECEIVING,
     (_R.NOT_ANALYSABLE, _E.RETRY): _R.RECEIVING,
     (_R.FAILED, _E.DELIVER_AGAIN): _R.ANALYSED,
+    (_R.DELIVERED, _E.DELIVER_AGAIN): _R.ANALYSED,
 }
 
 FINAL_REVISION_STATES = frozenset(
@@ -144,6 +146,8 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
     (_D.SENT, _V.LOST): _D.PENDING,
     (_D.SENT, _V.GAVE_UP): _D.FAILED,
     (_D.FAILED, _V.RETRY): _D.PENDING,
+    (_D.SENT, _V.SEND_AGAIN): _D.PENDING,
+    (_D.VERIFIED, _V.SEND_AGAIN): _D.PENDING,
 }
 
 FINAL_DELIVERY_STATES = frozenset({_D.SENT, _D.VERIFIED, _D.FAILED})

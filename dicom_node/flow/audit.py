@@ -14,7 +14,9 @@ import os
 import platform
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,6 +39,7 @@ from dicom_node.errors import NodeError, StoreError
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
+_ACTING: ContextVar[tuple[str, str] | None] = ContextVar("acting", default=None)
 
 QUEUE_LIMIT = 10_000
 """So many records wait for a database that does not answer; more are counted and lost (G5)."""
@@ -188,8 +191,48 @@ class AuditTrail:
     def trail_read(self) -> None:
         """Record that a person read the audit trail (PS3.15 A.5.3.2)."""
         where = f"audit-trail:{self._source_id}"
-        reader = Participant(_login(), requestor=True)
+        reader = _person(requestor=True)
         self._put(self._message(AuditEvent.AUDIT_LOG_USED, [reader], subject=where))
+
+    # people
+
+    def login(self, account: str, address: str, problem: str = "") -> None:
+        """Record a login, or one that failed with the reason (PS3.15 A.5.3.12)."""
+        outcome = Outcome.MINOR_FAILURE if problem else Outcome.SUCCESS
+        suppressed = self._suppressed(("login", account, address, problem)) if problem else 0
+        if suppressed is None:
+            return
+        words = f"{problem}, {suppressed} times before" if suppressed else problem
+        who = [self._own(), Participant(account, None, True, address=address)]
+        self._put(
+            AuditMessage(
+                AuditEvent.LOGIN, self._clock.now_s(), who, outcome=outcome, description=words
+            )
+        )
+
+    def logout(self) -> None:
+        """Record that a person logged out."""
+        self._put(self._message(AuditEvent.LOGOUT, [self._own(), _person(requestor=True)]))
+
+    def account_changed(self, what: str, subject: str, detail: str) -> None:
+        """Record a change of an account or token of the console."""
+        details = [("change", what), ("detail", detail)]
+        self._put(self._alert(AuditEvent.ACCOUNT_CHANGED, subject, details))
+
+    def study_changed(self, study_uid: str, what: str) -> None:
+        """Record that a person had a study looked at or sent again."""
+        self._put(self._of_study(AuditEvent.STUDY_CHANGED, study_uid, {}, what))
+
+    def accessed(self, study_uid: str, instances: Mapping[str, int]) -> None:
+        """Record that a person looked at instances of a study (PS3.15 A.5.3.6)."""
+        self._put(self._of_study(AuditEvent.INSTANCES_ACCESSED, study_uid, instances, ""))
+
+    def _of_study(
+        self, event: AuditEvent, study_uid: str, instances: Mapping[str, int], words: str
+    ) -> AuditMessage:
+        study = self._study(study_uid, instances, self._store.patient_of(study_uid))
+        who = [self._own(), _person(requestor=True)]
+        return AuditMessage(event, self._clock.now_s(), who, description=words, study=study)
 
     # associations
 
@@ -282,7 +325,7 @@ class AuditTrail:
     def exported(self, study_uid: str, instances: Mapping[str, int], target: str) -> None:
         """Record that a person wrote a study to files."""
         who = [
-            Participant(_login(), SOURCE, True, address=self._host),
+            _person(SOURCE, requestor=True, address=self._host),
             Participant(target, DESTINATION_MEDIA, False),
         ]
         study = self._study(study_uid, instances, self._store.patient_of(study_uid))
@@ -299,14 +342,14 @@ class AuditTrail:
         return Participant(str(os.getpid()), role, requestor, title, self._host)
 
     def _activity(self, event: AuditEvent) -> AuditMessage:
-        who = [self._own(APPLICATION), Participant(_login(), LAUNCHER, True)]
+        who = [self._own(APPLICATION), _person(LAUNCHER, requestor=True)]
         return self._message(event, who)
 
     def _alert(
         self, event: AuditEvent, subject: str, details: list[tuple[str, str]],
         outcome: Outcome = Outcome.SUCCESS,
     ) -> AuditMessage:  # fmt: skip
-        who = [self._own(), Participant(_login(), None, True)]
+        who = [self._own(), _person(requestor=True)]
         return self._message(event, who, subject=subject, details=details, outcome=outcome)
 
     def _message(
@@ -318,6 +361,22 @@ class AuditTrail:
             event, self._clock.now_s(), who, outcome=outcome, study=study, subject=subject,
             details=tuple(details or ()),
         )  # fmt: skip
+
+
+@contextmanager
+def acting(user: str, address: str) -> Iterator[None]:
+    """Record what is done inside as done by an account of the console, at an address."""
+    before = _ACTING.set((user, address))
+    try:
+        yield
+    finally:
+        _ACTING.reset(before)
+
+
+def _person(role: Code | None = None, *, requestor: bool, address: str = "") -> Participant:
+    """Return who acts: an account of the console, else the user of this process."""
+    user, where = _ACTING.get() or (_login(), address)
+    return Participant(user, role, requestor, address=where)
 
 
 def _login() -> str:

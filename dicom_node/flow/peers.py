@@ -56,15 +56,27 @@ def add_peer(store: Store, config: NodeConfig, peer: PeerConfig) -> None:
         ConfigError: the name is taken, in the file or the database, or the peer uses TLS and
             the node has no certificate.
     """
-    if peer.tls and not config.tls.has_certificate:
-        raise WrongUseError("the node has no certificate to speak TLS with", NO_CERTIFICATE)
+    _speaks_tls(config, peer)
     if any(entry.peer.name == peer.name for entry in all_peers(store, config)):
         raise ConfigError(
             f"there is a peer '{peer.name}' already", "remove it first, or choose another name"
         )
     store.peer_add(peer)
-    where = f"{address_of(peer)}, may_send {peer.may_send}, gets results {peer.receives_results}"
-    _record(store, config, "added", peer.name, where)
+    _record(store, config, "added", peer.name, _told(peer))
+
+
+def change_peer(store: Store, config: NodeConfig, peer: PeerConfig) -> None:
+    """Change the peer of this name in the database.
+
+    Raises:
+        ConfigError: there is none of that name, it stands in the configuration file, or it uses
+            TLS and the node has no certificate.
+    """
+    _speaks_tls(config, peer)
+    _not_of_file(config, peer.name)
+    if not store.peer_change(peer):
+        raise ConfigError(f"there is no peer '{peer.name}'", "see dicom-node peers list")
+    _record(store, config, "changed", peer.name, _told(peer))
 
 
 def remove_peer(store: Store, config: NodeConfig, name: str) -> None:
@@ -73,13 +85,26 @@ def remove_peer(store: Store, config: NodeConfig, name: str) -> None:
     Raises:
         ConfigError: there is none of that name, or it stands in the configuration file.
     """
-    if any(peer.name == name for peer in config.peers):
-        raise ConfigError(
-            f"peer '{name}' stands in the configuration file", "remove it there, then restart"
-        )
+    _not_of_file(config, name)
     if not store.peer_remove(name):
         raise ConfigError(f"there is no peer '{name}'", "see dicom-node peers list")
     _record(store, config, "removed", name, name)
+
+
+def _speaks_tls(config: NodeConfig, peer: PeerConfig) -> None:
+    if peer.tls and not config.tls.has_certificate:
+        raise WrongUseError("the node has no certificate to speak TLS with", NO_CERTIFICATE)
+
+
+def _not_of_file(config: NodeConfig, name: str) -> None:
+    if any(peer.name == name for peer in config.peers):
+        raise ConfigError(
+            f"peer '{name}' stands in the configuration file", "change it there, then restart"
+        )
+
+
+def _told(peer: PeerConfig) -> str:
+    return f"{address_of(peer)}, may_send {peer.may_send}, gets results {peer.receives_results}"
 
 
 def _record(store: Store, config: NodeConfig, what: str, name: str, detail: str) -> None:

@@ -21,6 +21,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.config import TlsSection
 from dicom_node.errors import DeliveryError, NodeError
+from dicom_node.net.advice import advice
 from dicom_node.net.contexts import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     UNCOMPRESSED,
@@ -219,7 +220,8 @@ def echo(
     with associate(peer, contexts, calling_ae, limits, tls=tls) as (assoc, problem):
         where = f"{peer.ae_title} at {peer.host}" + (f":{peer.port}" if peer.port else "")
         if assoc is None or not assoc.is_established:
-            return EchoResult(False, f"no echo from {where}: {problem}")
+            told = advice(problem, peer.host, peer.port, peer.ae_title, calling_ae)
+            return EchoResult(False, f"no echo from {where}: {problem}{'; ' * bool(told)}{told}")
         try:
             response = assoc.send_c_echo()
         except (RuntimeError, ValueError) as error:

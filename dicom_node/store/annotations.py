@@ -100,6 +100,14 @@ class AnnotationStore(Database):
         with self._read() as db:
             return [_annotation(row) for row in db.execute(query)]
 
+    def annotations_latest(self, limit: int, before: int | None = None) -> list[AnnotationRow]:
+        """Return the latest annotations, those in front of a number, the latest first."""
+        query = _joined().order_by(annotation_table.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(annotation_table.c.id < before)
+        with self._read() as db:
+            return [_annotation(row) for row in db.execute(query)]
+
     def sent_revisions(self, study_uid: str) -> list[SentRevision]:
         """Return the revisions of a study that have results, newest first."""
         query = (

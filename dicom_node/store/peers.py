@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.config import PeerConfig
@@ -46,14 +46,7 @@ class PeerStore(Database):
         Raises:
             ConfigError: the name is taken.
         """
-        values = {
-            "name": peer.name, "ae_title": peer.ae_title, "host": peer.host, "port": peer.port,
-            "may_send": peer.may_send, "receives_results": peer.receives_results,
-            "sources_json": json.dumps(peer.from_), "objects_json": json.dumps(peer.objects),
-            "tls": peer.tls, "certificates_json": json.dumps(peer.certificate),
-            "verify": peer.verify,
-            "created_at": self._clock.now_s(),
-        }  # fmt: skip
+        values = {"name": peer.name, "created_at": self._clock.now_s(), **_columns(peer)}
         try:
             with self._engine.begin() as db:
                 db.execute(insert(peers).values(**values))
@@ -61,6 +54,15 @@ class PeerStore(Database):
             raise ConfigError(
                 f"there is a peer '{peer.name}' already", "remove it first, or choose another name"
             ) from None
+
+    def peer_change(self, peer: PeerConfig) -> bool:
+        """Change the peer of this name; False where there is none.
+
+        What it takes is asked anew where it answers at another address from now on.
+        """
+        mine = peers.c.name == peer.name
+        with self._write() as db:
+            return db.execute(update(peers).where(mine).values(**_columns(peer))).rowcount == 1
 
     def peer_remove(self, name: str) -> bool:
         """Remove a peer; False where there is none of that name."""
@@ -100,14 +102,19 @@ class PeerStore(Database):
         newest = select(refusals).order_by(refusals.c.last_at.desc(), refusals.c.id.desc())
         with self._read() as db:
             rows = db.execute(newest.limit(limit)).all()
-        return [
-            {
-                "id": row.id, "calling_ae": row.calling_ae, "called_ae": row.called_ae,
-                "address": row.address, "reason": row.reason, "count": row.count,
-                "first_at": iso(row.first_at), "last_at": iso(row.last_at),
-            }
-            for row in rows
-        ]  # fmt: skip
+        return [_refusal(row) for row in rows]
+
+    def refusal(self, refusal_id: int) -> dict[str, Any] | None:
+        """Return one refused requester."""
+        with self._read() as db:
+            row = db.execute(select(refusals).where(refusals.c.id == refusal_id)).one_or_none()
+        return None if row is None else _refusal(row)
+
+    def refusal_forget(self, refusal_id: int) -> bool:
+        """Forget a refused requester; False where it is not known."""
+        with self._write() as db:
+            mine = delete(refusals).where(refusals.c.id == refusal_id)
+            return db.execute(mine).rowcount == 1
 
     def installation_id(self) -> str:
         """Return the name of this installation, made once; it stands in every result object."""
@@ -130,6 +137,24 @@ class PeerStore(Database):
             except IntegrityError:
                 pass  # another process was first
             return str(db.execute(select(node.c.installation_id)).scalar_one())
+
+
+def _columns(peer: PeerConfig) -> dict[str, Any]:
+    return {
+        "ae_title": peer.ae_title, "host": peer.host, "port": peer.port,
+        "may_send": peer.may_send, "receives_results": peer.receives_results,
+        "sources_json": json.dumps(peer.from_), "objects_json": json.dumps(peer.objects),
+        "tls": peer.tls, "certificates_json": json.dumps(peer.certificate),
+        "verify": peer.verify,
+    }  # fmt: skip
+
+
+def _refusal(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id, "calling_ae": row.calling_ae, "called_ae": row.called_ae,
+        "address": row.address, "reason": row.reason, "count": row.count,
+        "first_at": iso(row.first_at), "last_at": iso(row.last_at),
+    }  # fmt: skip
 
 
 def _printable(text: str, length: int) -> str:

@@ -62,6 +62,7 @@ studies = Table(
     Column("birth_date", Text),
     Index("ix_studies_changed", "last_image_at", **only("change_no > evaluated_no")),
     Index("ix_studies_evaluate_at", "evaluate_at"),
+    Index("ix_studies_patient_id", "patient_id"),
 )  # fmt: skip
 
 instances = Table(
@@ -89,6 +90,7 @@ instances = Table(
     # a commitment request names instances without their study (PS3.4 J.3.2)
     Index("ix_instances_sop_instance_uid", "sop_instance_uid"),
     Index("ix_instances_received_at", "received_at"),
+    Index("ix_instances_calling_ae", "calling_ae", "received_at"),
     CheckConstraint(one_of("role", ("image", "other")), name="role"),
 )
 
@@ -164,6 +166,7 @@ revisions = Table(
     ),
     Index("uq_revisions_running", "study_id", unique=True, **only("state = 'running'")),
     Index("ix_revisions_state", "state", "run_after"),
+    Index("ix_revisions_changed", "state", "changed_at", "id"),
     Index("ix_revisions_manifest_due", "manifest_due", **only("manifest_due = 1", "manifest_due")),
 )  # fmt: skip
 

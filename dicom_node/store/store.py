@@ -5,6 +5,7 @@ from __future__ import annotations
 from dicom_node.clock import Clock
 from dicom_node.errors import StoreError
 from dicom_node.store.acceptance import AcceptanceStore
+from dicom_node.store.accounts import AccountStore
 from dicom_node.store.annotations import AnnotationStore
 from dicom_node.store.audit import AuditStore
 from dicom_node.store.claims import ClaimStore
@@ -13,6 +14,7 @@ from dicom_node.store.deliveries import DeliveryStore
 from dicom_node.store.engine import HEAD, migrate, open_engine, schema_version
 from dicom_node.store.instances import InstanceStore
 from dicom_node.store.observations import ObservationStore
+from dicom_node.store.overview import OverviewStore
 from dicom_node.store.peers import PeerStore
 from dicom_node.store.pledges import PledgeStore
 from dicom_node.store.rebuild import RebuildStore
@@ -40,6 +42,8 @@ class Store(
     ScheduleStore,
     AnnotationStore,
     ObservationStore,
+    AccountStore,
+    OverviewStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from dicom_node.store import annotation_schema, observation_schema, release_schema, schema, tallies
+from dicom_node.store import (
+    account_schema,
+    annotation_schema,
+    observation_schema,
+    release_schema,
+    schema,
+    tallies,
+)
 from dicom_node.store.columns import metadata
 
-DECLARED_IN = (schema, annotation_schema, release_schema, observation_schema, tallies)
+DECLARED_IN = (
+    schema,
+    account_schema,
+    annotation_schema,
+    release_schema,
+    observation_schema,
+    tallies,
+)
 """The modules that declare tables."""
 
 __all__ = ["DECLARED_IN", "metadata"]

@@ -1,1 +1,1 @@
-"""Status pages: what the node holds and does, read-only, in a browser."""
+"""The web console and its API: what the node holds and does, and the changes of its people."""

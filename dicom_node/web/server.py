@@ -1,19 +1,23 @@
-"""Serves the status pages with uvicorn, in a process of its own."""
+"""Serves the console with uvicorn, in a process of its own."""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
 from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
-from dicom_node.errors import ConfigError
 from dicom_node.store.store import Store
-from dicom_node.web.app import create_app
+from dicom_node.web.app import create_app, create_console
+from dicom_node.web.listening import check_listening, web_context
+
+CONNECTIONS = 100
+"""So many requests and open connections at once; more are answered 503 (G5)."""
+KEEP_ALIVE_S = 15
 
 
 def serve(
@@ -25,33 +29,48 @@ def serve(
     """Bind, announce the port, serve until ``stop`` is set.
 
     Raises:
-        ConfigError: the pages would be reachable from the network; they have no login.
+        WrongUseError: passwords would be readable on the network without the configuration saying
+            so, or the certificate cannot be used.
         OSError: the address or port cannot be used.
     """
-    _require_loopback(config.web.bind)
+    check_listening(config)
     listener = socket.create_server((config.web.bind, config.web.port if port is None else port))
     bound = listener.getsockname()[1]
+    web = config.web.model_copy(update={"port": bound})
+    config = config.model_copy(update={"web": web})
     store = Store(config.database_url, clock=SystemClock())
+    console = create_console(config, store)
+    console.trail.start()
     # outside the main thread uvicorn leaves the signals alone: the process stops it itself
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(config, store), log_level="warning", lifespan="off")
-    )
+    server = uvicorn.Server(uvicorn.Config(create_app(console), **_options(config)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    announce({"port": bound, "describe": f"status pages on http://{config.web.bind}:{bound}/"})
+    announce({"port": bound, "describe": _describe(config, store)})
     stop.wait()
     server.should_exit = True
     thread.join(timeout=5)
+    console.rehearsals.close()
+    console.trail.close()
     store.close()
 
 
-def _require_loopback(address: str) -> None:
-    try:
-        loopback = ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        loopback = address == "localhost"
-    if not loopback:
-        raise ConfigError(
-            f"the status pages have no login and may not be bound to {address}",
-            "set web.bind to 127.0.0.1 and use a reverse proxy with a login",
-        )
+def _options(config: NodeConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "log_level": "warning", "lifespan": "off", "access_log": False, "server_header": False,
+        "limit_concurrency": CONNECTIONS, "timeout_keep_alive": KEEP_ALIVE_S,
+        "proxy_headers": False, "h11_max_incomplete_event_size": 32 * 1024,
+    }  # fmt: skip
+    if config.web.certificate:
+        context = web_context(config)
+        found |= {
+            "ssl_certfile": config.web.certificate, "ssl_keyfile": config.web.key,
+            "ssl_context_factory": lambda _config, _default: context,
+        }  # fmt: skip
+    return found
+
+
+def _describe(config: NodeConfig, store: Store) -> list[str]:
+    lines = [f"web console on {config.web.address}/"]
+    if not store.accounts():
+        lines.append("nobody can log in there yet: dicom-node users add NAME --role admin")
+    return lines

@@ -20,7 +20,7 @@ from dicom_node.store.store import Store
 
 MR, SEG = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.66.4"
 SYNTAX = "1.2.840.10008.1.2.1"
-HEADER = '{"' + "an element of a header that selection looks at; " * 33 + '"}'
+HEADER = '{"text": "' + "an element of a header that selection looks at; " * 33 + '"}'
 KINDS = ("seg-lesions", "seg-gland", "key-images", "sr")
 EVENTS = ("opened", "complete", "claim", "analysed", "all_delivered")
 XML = "<AuditMessage>" + "what happened, to whom, by whom; " * 40 + "</AuditMessage>"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -67,15 +68,22 @@ def mark(file: Path, *, invalid: bool = False, **changes: str) -> Dataset:
 
 def text_of(node: NodeUnderTest) -> dict[str, str]:
     """Everything of a running node that people or machines read."""
-    web = next(line for line in node.lines if "http://" in line)
-    base = re.search(r"http://[^ ]+", web)
+    line = next(line for line in node.lines if "http://" in line)
+    base = re.search(r"http://[^ ]+", line)
     assert base is not None
     found = {"log": node.log(), "stdout": "\n".join(node.lines)}
     studies = node.json("studies", "list")
-    paths = ["/", "/api/status", "/api/studies", "/health/ready", "/metrics"]
-    paths += [f"/studies/{row['study_uid']}" for row in studies]
-    for path in paths:
-        found[f"GET {path}"] = httpx.get(base[0].rstrip("/") + path, trust_env=False).text
+    uids = [row["study_uid"] for row in studies]
+    paths = ["/account", "/", "/studies", "/peers", "/models", "/annotations", "/health/ready",
+             "/settings/configuration", "/metrics"]  # fmt: skip
+    paths += [f"/studies/{uid}" for uid in uids]
+    asked = ["/status", "/studies", "/annotations"]
+    asked += [f"/studies/{uid}{part}" for uid in uids for part in ("", "/timeline", "/deliveries")]
+    with _administrator(node, base[0].rstrip("/")) as web:
+        for path in [*paths, *(f"/api/v1{path}" for path in asked)]:
+            answer = web.get(path)
+            assert answer.status_code == (404 if path == "/metrics" else 200), path
+            found[f"GET {path}"] = answer.text
     for command in (("status",), ("studies", "list"), ("doctor",), ("peers", "list")):
         done = node.command(*command, check=False)
         found[" ".join(command)] = done.stdout + done.stderr
@@ -83,6 +91,19 @@ def text_of(node: NodeUnderTest) -> dict[str, str]:
         done = node.command("studies", "show", row["study_uid"])
         found[f"show {row['study_uid']}"] = done.stdout + done.stderr
     return found
+
+
+@contextlib.contextmanager
+def _administrator(node: NodeUnderTest, base: str) -> Iterator[httpx.Client]:
+    """A client that is logged in, and has a token."""
+    code = node.json("users", "add", f"reader-{secrets.token_hex(4)}", "--role", "admin")["code"]
+    name = f"monitor-{secrets.token_hex(4)}"
+    token = node.json("tokens", "add", name, "--role", "admin")["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=base, trust_env=False, headers=headers) as client:
+        password = {"password": "words of a test", "again": "words of a test"}
+        assert client.post(f"/welcome/{code}", data=password).status_code == 303
+        yield client
 
 
 @pytest.fixture(scope="module")

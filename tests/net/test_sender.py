@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
+from dicom_node.net.advice import advice
 from dicom_node.net.contexts import TRANSFER_SYNTAXES
 from dicom_node.net.limits import SenderLimits
 from dicom_node.net.outcomes import Outcome, classify
@@ -301,3 +302,25 @@ def test_no_thread_is_left(pacs: PacsStandIn, tmp_path: Path) -> None:
     pacs.stop()
     send(pacs.address, [item], calling_ae="NODE")
     wait_for(lambda: threading.active_count() <= before)
+
+
+def test_an_echo_that_fails_says_where_to_look(tmp_path: Path) -> None:
+    with socket.socket() as free, PacsStandIn("REAL", tmp_path / "pacs") as pacs:
+        free.bind(("127.0.0.1", 0))
+
+        def told(ae_title: str, host: str, port: int) -> str:
+            answer = echo(Address(ae_title, host, port), calling_ae="NODE")
+            assert not answer.ok
+            return answer.message
+
+        assert "nothing listens on port" in told("REAL", "127.0.0.1", free.getsockname()[1])
+        assert "check" in told("REAL", "no-such-host.invalid", 104)
+        assert echo(Address("REAL", "127.0.0.1", pacs.port), calling_ae="NODE").ok
+    rejected = "association rejected: Called AE title not recognised"
+    assert "correct its AE title" in advice(rejected, "h", 104, "PACS", "NODE")
+    rejected = "association rejected: Calling AE title not recognised"
+    assert "does not know NODE" in advice(rejected, "h", 104, "PACS", "NODE")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        assert "whether it wants TLS" in advice("cannot connect", "127.0.0.1", port, "A", "B")
+    assert advice("another problem", "h", 104, "A", "B") == ""

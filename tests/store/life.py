@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from dicom_node.clock import ManualClock
+from dicom_node.domain.account import Role
 from dicom_node.domain.annotation import AnnotationState
 from dicom_node.domain.audit import APPLICATION, AuditEvent, AuditMessage, Participant
 from dicom_node.domain.confirmation import FIRST_CHECK_S, Verdict
@@ -22,6 +23,7 @@ from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
+from dicom_node.store.console_rows import StudyQuery
 from dicom_node.store.observation_rows import Observation
 from dicom_node.store.rows import (
     AnnotationOutcome,
@@ -112,6 +114,7 @@ def live(store: Store, clock: ManualClock) -> Iterator[str]:
     yield from _shadow(store)
     yield from _annotate(store, clock)
     yield from _watch(store)
+    yield from _console(store, clock)
 
 
 def _start(store: Store) -> Iterator[str]:
@@ -123,6 +126,51 @@ def _start(store: Store) -> Iterator[str]:
     store.recover_deliveries()
     store.recover_worker("worker-0")
     yield "start"
+
+
+def _console(store: Store, clock: ManualClock) -> Iterator[str]:
+    store.account_add("ann", Role.ADMIN, "c" * 64, clock.now_s() + 60)
+    assert store.account_of_code("c" * 64) is not None
+    assert store.account_password("ann", "hash", "c" * 64)
+    assert store.accounts() == [store.account("ann")]
+    store.session_begin("ann", "s" * 64, "10.0.0.9", clock.now_s() - 3600)
+    clock.advance(40)
+    assert store.session("s" * 64, 600, 3600) is not None
+    store.session_end("s" * 64)
+    store.token_add("monitor", Role.VIEWER, "t" * 64, "ann", None)
+    assert store.token("t" * 64) is not None
+    store.tokens()
+    yield "accounts"
+    (refused,) = store.refusals()
+    store.refusal(refused["id"])
+    store.refusal_forget(refused["id"])
+    pages = [StudyQuery(limit=2), StudyQuery("1.2.1", limit=1), StudyQuery("9.9"), StudyQuery("P1")]
+    pages += [StudyQuery(state=state, limit=1) for state in RevisionState]
+    for query in pages:
+        found = store.study_page(query)
+        while found.after:
+            found = store.study_page(replace(query, after=found.after))
+    store.senders_seen(["PACS", "NOBODY"])
+    store.throughput(clock.now_s() - 3600)
+    store.destination_counts(["pacs"])
+    store.revision_files("1.2.1", 1)
+    store.annotations_latest(10)
+    store.annotations_latest(10, 5)
+    yield "look from the console"
+    finish_deliveries(store)
+    for study in ("1.2.3", "1.2.7", "1.2.1"):
+        with contextlib.suppress(NodeError):
+            store.send_again(study)
+        with contextlib.suppress(NodeError):
+            store.send_again(study, "pacs")
+    yield "send again"
+
+
+def finish_deliveries(store: Store) -> None:
+    """Let the destination take what waits for it."""
+    while claims := store.claim_deliveries("pacs", "d"):
+        for one in claims:
+            store.delivery_sent(one)
 
 
 def _shadow(store: Store) -> Iterator[str]:

@@ -1,43 +1,23 @@
-"""The status pages and what monitoring asks, over a real store."""
+"""What monitoring asks, and how unhealthy storage is seen."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from dicom_node.cli import app as command_line
 from dicom_node.clock import ManualClock
 from dicom_node.config import NodeConfig
+from dicom_node.domain.account import Role
 from dicom_node.flow.health import Health, StorageTrouble, Trouble
-from dicom_node.store.store import Store
-from dicom_node.web.app import create_app
+from tests.web.conftest import Browser
 
-
-@pytest.fixture
-def config(tmp_path: Path) -> NodeConfig:
-    return NodeConfig.model_validate({"node": {"data_dir": tmp_path}})
-
-
-Get = Callable[[str], httpx.Response]
-
-
-@pytest.fixture
-def get(config: NodeConfig) -> Iterator[Get]:
-    store = Store(config.database_url, clock=ManualClock(), create=True)
-    pages = httpx.ASGITransport(app=create_app(config, store))
-
-    async def ask(path: str) -> httpx.Response:
-        async with httpx.AsyncClient(transport=pages, base_url="http://node") as client:
-            return await client.get(path)
-
-    yield lambda path: asyncio.run(ask(path))
-    store.close()
+Program = Callable[[Role], TestClient]
 
 
 @pytest.fixture
@@ -48,23 +28,30 @@ def receiver(config: NodeConfig) -> Iterator[Health]:
     made.close()
 
 
-def test_a_node_that_is_well_is_ready(get: Get, receiver: Health) -> None:
-    ready = get("/health/ready")
+def test_a_node_that_is_well_is_ready(
+    as_role: Callable[[Role], Browser], program: Program, receiver: Health
+) -> None:
+    viewer = as_role(Role.VIEWER)
+    ready = viewer.get("/health/ready")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
-    assert get("/api/status").json()["storage"]["state"] == "healthy"
-    assert "Storage unhealthy" not in get("/").text
+    assert program(Role.VIEWER).get("/api/v1/status").json()["storage"]["state"] == "healthy"
+    page = viewer.get("/").text
+    assert "Storage unhealthy" not in page and "takes what is received" in page
 
 
 @pytest.mark.parametrize("trouble", Trouble)
 def test_R4_unhealthy_storage_is_seen_on_every_way(
-    get: Get, receiver: Health, config: NodeConfig, tmp_path: Path, trouble: Trouble
-) -> None:
+    as_role: Callable[[Role], Browser], program: Program, receiver: Health, config: NodeConfig,
+    tmp_path: Path, trouble: Trouble,
+) -> None:  # fmt: skip
+    viewer = as_role(Role.VIEWER)
+    get = viewer.get
     receiver.failed(StorageTrouble(trouble))
     words = StorageTrouble(trouble).message
     ready = get("/health/ready")
     assert (ready.status_code, ready.json()["why"]) == (503, words)
     assert get("/health/live").status_code == 200, "a restart by the platform mends no disk"
-    storage = get("/api/status").json()["storage"]
+    storage = program(Role.VIEWER).get("/api/v1/status").json()["storage"]
     assert (storage["state"], storage["problem"]) == ("unhealthy", trouble)
     assert storage["since"].startswith("2023-11-14T22:13:20")
     page = get("/").text
