@@ -39,6 +39,8 @@ _RECORD = struct.Struct("<8s16sQIQ32s")
 _CRC = struct.Struct("<I")  # of the record head and the Part 10 head
 RECORD_HEAD = _RECORD.size + _CRC.size
 _MAX_FILE_HEAD = 64 * 1024
+_READY_LOGS = 3
+"""One is written, one is filed, one is next: with so many a steady stream makes no more."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,13 @@ class Journal:
         return self._waiting_bytes
 
     def make_ready(self) -> None:
-        """Make a log for the first instances, so that none of them waits for it.
+        """Make logs for the first instances, so that none of them waits for one.
 
         Raises:
             StoreError: the disk refused.
         """
         with self._lock:
-            if not self._empty:
+            while len(self._empty) < min(_READY_LOGS, self._limits.kept_logs):
                 self._empty.append(self._make(self._limits.log_bytes))
 
     def probe(self) -> None:
