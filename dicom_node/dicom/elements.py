@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import codecs
 import mmap
+import re
 import struct
 from dataclasses import dataclass
+from encodings.aliases import aliases
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 
@@ -33,6 +35,14 @@ _VRS = _SHORT_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split(b"
 # the library takes the name of any Python codec for a character set: some run escapes, some take
 # quadratic time, some make what no database stores
 _CODECS = frozenset(codecs.lookup(name).name for name in python_encoding.values())
+# Python remembers every name that it was asked for, known or not: ask for these alone
+_CHARACTER_SET = re.compile(r"(ISO[ _-](2022[ _-])?IR[ _-]\d{1,3}|GB18030|GBK|) ?")
+_SPELT = _CODECS | {
+    name.replace("_", separator)
+    for name, codec in aliases.items()
+    if codec in {known.replace("-", "_") for known in _CODECS}
+    for separator in "_-"
+}
 
 # group, element, VR, length, by byte order
 _SHORT_FORM = {order: struct.Struct(order + "HH2sH").unpack_from for order in "<>"}
@@ -195,7 +205,10 @@ def _decoded(raw: bytes, charset: str) -> str:
         LookupError: it names none of DICOM's.
         ValueError: the bytes make no text that can be stored.
     """
-    names = convert_encodings(charset.split("\\"))
+    given = charset.split("\\")
+    if not all(_CHARACTER_SET.fullmatch(name) or name.lower().strip() in _SPELT for name in given):
+        raise LookupError("no character set of DICOM")
+    names = convert_encodings(given)
     if not all(codecs.lookup(name).name in _CODECS for name in names):
         raise LookupError("no character set of DICOM")
     text = decode_bytes(raw, names, set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings
 import random
 import struct
 import time
@@ -476,3 +477,14 @@ def test_real_headers_are_read_fast_and_survive_json(prostatex_0000: Path) -> No
     assert per_image_ms < 10  # measured 0.5 ms on a quiet machine
     assert [InstanceHeader.from_json(h.to_json()) for h in headers] == headers
     assert {h.b_value for h in headers if h.series_number == 6} == {50.0, 400.0, 800.0}
+
+
+def test_G5_names_of_character_sets_that_do_not_exist_are_not_kept() -> None:
+    data = in_character_set(b"ISO_IR 192", 0x00100010, "Müller ".encode())
+    read_header(data, SYNTAXES[0])
+    before = len(encodings._cache)  # type: ignore[attr-defined]
+    for number in range(200):
+        name = f"NONE {number:04} "[:10].encode()
+        made = read_header(in_character_set(name, 0x00100010, "Müller ".encode()), SYNTAXES[0])
+        assert made.patient_name.startswith("M")
+    assert len(encodings._cache) == before  # type: ignore[attr-defined]
