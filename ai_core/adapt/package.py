@@ -23,8 +23,8 @@ CARD = """# Model card: {name} {version}
 - **Adapted with**: {studies} studies of the site for its profile; {fitted} annotated ones for
   calibration and fine-tuning (their digests stand in `origin.json`), {holdout} locked away.
 - **Likelihood**: calibrated on {simulated} simulated and {real} real examinations. {wording}
-- **Profile of the site**: ADC x {adc_scale:.3f}; {norm_blend:.0%} of the normalisation statistics are
-  the site's; usual input quality stands in `site_profile.json`.
+- **Profile of the site**: ADC x {adc_scale:.3f}; {norm_blend:.0%} of the normalisation statistics
+  are the site's; usual input quality stands in `site_profile.json`.
 - **Use it for** the scanners and protocols of that site. Elsewhere the parent is the better choice.
 
 ## Gate
@@ -42,8 +42,8 @@ one-sided 95 % bounds of a paired bootstrap.
 {stages}
 
 ## Limits
-{holdout} cases are few: the figures above can be far from what the next hundred studies show. Judge it
-in the shadow on live studies before it is activated. What the parent's card says still holds:
+{holdout} cases are few: the figures above can be far from what the next hundred studies show. Judge
+it in the shadow on live studies before it is activated. What the parent's card says still holds:
 simulated cases are simulated cases.
 """
 INDEX = "An *AI suspicion\n  index, not a probability*."
@@ -103,6 +103,7 @@ def write_site_release(folder: Path, adapted: Adapted, name: str, seed: int, key
         origin,
         release.profile,
     )
+    shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
     return digest
 

@@ -5,6 +5,7 @@ Nothing is written outside that folder, and nothing of a patient stands in the r
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from ai_core.adapt.roles import Role, deal
 from ai_core.adapt.score import sheet_of
 from ai_core.adapt.stages import Annotated, calibrated, finetuned, profiled
 from ai_core.errors import InputError
+from ai_core.manifest import MANIFEST
 from ai_core.release import Release, load_release
 from ai_core.sim.dataset import build_cache
 from ai_core.train.archive_source import ArchiveSource
@@ -79,6 +81,9 @@ def adapt(request: Request) -> dict[str, Any]:
     start = time.monotonic()
     parent = load_release(request.release, request.device)
     claim(request.out, parent.info.sha256, request.data, request.plan)
+    finished = _finished(request.out)
+    if finished is not None:
+        return finished
     logger.info("1 of 6: studies of the site")
     cases = open_site(request.data, parent, request.out / "cases")
     site = Site(request, parent, cases)
@@ -93,6 +98,14 @@ def adapt(request: Request) -> dict[str, Any]:
             report["seconds"] = round(time.monotonic() - start, 1)
             write_json(request.out / REPORT_FILE, report)
     return report
+
+
+def _finished(out: Path) -> dict[str, Any] | None:
+    """Return the report of an adaptation whose release stands there, perhaps signed by now."""
+    if not (out / "release" / MANIFEST).exists():
+        return None
+    report: dict[str, Any] = json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
+    return report if report.get("state") == "accepted" else None
 
 
 @dataclass(eq=False)
