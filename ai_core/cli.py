@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ai_core.adapt.commands import adapt
+from ai_core.adapt.commands import adapt, experiment
 from ai_core.errors import CoreError
 
 if TYPE_CHECKING:
@@ -201,6 +201,7 @@ def train(
 
 
 app.command("adapt")(adapt)
+app.add_typer(experiment, name="experiment")
 
 
 class Against(StrEnum):

@@ -1,4 +1,4 @@
-"""`ai-core adapt`."""
+"""`ai-core adapt` and `ai-core experiment adapt`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,39 @@ def adapt(
             typer.echo((out / REPORT_FILE).read_text(encoding="utf-8"))
         raise
     typer.echo(json.dumps(report, indent=1) if as_json else _words(report, out))
+
+
+experiment = typer.Typer(help="Experiments on simulated sites.", no_args_is_help=True)
+
+
+@experiment.callback()
+def _experiments() -> None:
+    """Measure what a method brings, on simulated sites."""
+
+
+@experiment.command("adapt")
+def experiment_adapt(
+    config: Annotated[Path, typer.Option("--config", help="configs/adapt-experiment.toml.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder for what can be made anew.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for one JSON file by cell, table, plot.")
+    ],
+    cells: Annotated[
+        int | None, typer.Option("--cells", min=0, help="At most so many cells; default: all.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "cpu",
+) -> None:
+    """Adapt to simulated sites: before, by stage, by number and order of annotated studies.
+
+    Finished cells are kept; the table and the plot are made of them.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    from ai_core.adapt.experiment import Lab, read_experiment, run_experiment
+    from ai_core.adapt.summary import summarise
+
+    lab = Lab(read_experiment(config), work, device)
+    run_experiment(lab, out, cells)
+    typer.echo(summarise(lab, config, out))
 
 
 def _words(report: dict[str, Any], out: Path) -> str:
