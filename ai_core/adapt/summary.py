@@ -19,7 +19,7 @@ TABLE, PLOT = "README.md", "figures.png"
 REPEATS = 2000
 HEAD = """# Adaptation on simulated sites
 
-{finished} of {total} cells are finished (a cell: one site, one seed, one arm). {complete} of {units}
+{finished} of {total} cells are finished (a cell: one site, seed and arm). {complete} of {units}
 pairs of site and seed have all arms; a table is of those alone. Simulated cases: nothing here says
 anything about patients.
 
