@@ -70,7 +70,9 @@ def test_wrong_use_is_status_2() -> None:
     assert _run("fly").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["predict", "simulate", "train", "evaluate", "sites"])
+@pytest.mark.parametrize(
+    "command", ["predict", "simulate", "train", "adapt", "experiment", "evaluate", "sites"]
+)
 def test_help(command: str) -> None:
     done = _run(command, "--help")
     assert done.returncode == 0
