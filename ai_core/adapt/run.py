@@ -190,7 +190,7 @@ class Site:
             "fine-tuning": after,
         }
         self.stages = {stage: sheet.figures() for stage, sheet in sheets.items()}
-        count = min(len(general), plan.simulated_cases)
+        count = min(len(general), plan.simulated_cases // EVERY)
         both = [
             rated(self.work / f"general-{when}.json", release, general, count)
             for when, release in (("before", self.parent), ("after", final))

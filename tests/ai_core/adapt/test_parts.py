@@ -13,23 +13,27 @@ from pydantic import ValidationError
 
 from ai_core.adapt.calibrate import Odds, refit, shrunken_platt
 from ai_core.adapt.cases import SiteCase
+from ai_core.adapt.finetune import Finetune, Material, Watcher
 from ai_core.adapt.gate import GENERAL, SITE, GateRefused, Pair, demand, enough, judge
 from ai_core.adapt.keep import claim, read_roles
 from ai_core.adapt.order import Wanted, diverse_order, uncertainties, write_wanted
-from ai_core.adapt.plan import AdaptPlan, CalibrationPlan, Order, read_plan
+from ai_core.adapt.plan import AdaptPlan, CalibrationPlan, FinetunePlan, Order, read_plan
 from ai_core.adapt.profile_fit import Tissue, _measured, fit_profile
 from ai_core.adapt.roles import Role, deal
 from ai_core.adapt.score import Sheet, sheet_of
 from ai_core.adapt.stages import training_order
 from ai_core.calibration import Calibration, logit
+from ai_core.config import Phase
 from ai_core.errors import InputError
 from ai_core.evaluate.metrics import Rows
 from ai_core.features import FEATURES
 from ai_core.logistic import LogisticModel
 from ai_core.prepare.normalise import Images, network_input
-from ai_core.release import load_release
+from ai_core.release import Release, load_release
 from ai_core.site_profile import Landmarks, SiteProfile
+from ai_core.train.archive_source import ArchiveSource
 from ai_core.train.fit import HeldOut, Row
+from ai_core.train.phases import JointModel
 from tests.ai_core.conftest import small_config
 
 PLAN = AdaptPlan()
@@ -188,6 +192,39 @@ def test_the_list_is_written_for_people_and_for_the_node(tmp_path: Path) -> None
     stored = json.loads((tmp_path / "to-annotate.json").read_text())
     assert stored["wanted"][0]["name"] == "a_b"
     assert (tmp_path / "to-annotate.csv").read_text().splitlines()[1] == "1,a_b,0.9,0.1,0.3"
+
+
+# Fine-tuning
+
+
+def _job(folder: Path, release: Release, site: Path) -> Finetune:
+    """A fine-tuning on two prepared cases that watch themselves."""
+    source = ArchiveSource.open((site,), folder / "prepared", small_config(held_out=0.5))
+    source = replace(source, files=source.files[:2])
+    plan = FinetunePlan(phase=Phase(steps=10, batch=1), first=0.5, all_open=0.5, patience=2)
+    return Finetune(release, Material(source, source, source), plan, folder, 1)
+
+
+def test_the_window_grows_in_the_order_of_the_cases(
+    tmp_path: Path, tiny_release: Path, site: Path
+) -> None:
+    job = _job(tmp_path, load_release(tiny_release, "cpu"), site)
+    assert [job.opened(step) for step in (0, 1, 5, 9)] == [1, 2, 2, 2]
+
+
+def test_the_best_weights_are_kept_and_no_gain_stops(
+    tmp_path: Path, tiny_release: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = load_release(tiny_release, "cpu")
+    network = JointModel(release.localizer, release.classifier, freeze=False)
+    watcher = Watcher(_job(tmp_path, release, site), network)
+    losses = iter([1.0, 0.5, 0.7, 0.6])
+    monkeypatch.setattr(watcher, "_loss", lambda _weights: next(losses))
+    weights = {"w": torch.zeros(1)}
+    watcher.begin(weights)
+    stops = [watcher.look(step, {"w": torch.full((1,), float(step))}) for step in (4, 8, 12)]
+    assert stops == [False, False, True]
+    assert (watcher.steps(), watcher.best()["w"].tolist()) == (4, [4.0])
 
 
 # Calibration
