@@ -21,6 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ai_core.adapt.cases import SiteCase
+from ai_core.adapt.console import bar
 from ai_core.adapt.keep import rated
 from ai_core.adapt.order import diverse_order, uncertainties
 from ai_core.adapt.plan import AdaptPlan, Order
@@ -153,8 +154,8 @@ class Lab:
     def anatomies(self) -> Path:
         """Folder of the anatomies, made where they are missing."""
         folder, wanted = self.work / "anatomies", self.plan.anatomies
-        logger.info("anatomies")
-        build_cache(folder, wanted.cases, wanted.seed)
+        with bar("anatomies") as step:
+            build_cache(folder, wanted.cases, wanted.seed, progress=step)
         return folder
 
     @cached_property

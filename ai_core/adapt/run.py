@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ai_core.adapt.cases import SiteCase, open_site, source_of
+from ai_core.adapt.console import bar
 from ai_core.adapt.gate import GENERAL, SITE, Check, GateRefused, Pair, demand, enough, judge
 from ai_core.adapt.keep import (
     REPORT_FILE,
@@ -255,5 +256,7 @@ class Site:
     def _simulated(self, held_out: bool) -> Source:
         folder = self.request.simulated or self.request.out / "simulated"
         if self.request.simulated is None:
-            build_cache(folder, self.request.plan.simulated_cases, SIMULATED_SEED)
+            with bar("anatomies") as step:
+                count = self.request.plan.simulated_cases
+                build_cache(folder, count, SIMULATED_SEED, progress=step)
         return Source((folder,), EVERY, held_out)
