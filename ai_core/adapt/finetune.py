@@ -59,6 +59,7 @@ class Finetune:
         network = JointModel(
             copy.deepcopy(release.localizer), copy.deepcopy(release.classifier), freeze=False
         )
+        network.requires_grad_(True)
         torch.manual_seed(self.seed)
         step = ClassifyStep(release.config, joint=True)
         watch = Watcher(self, copy.deepcopy(network))
@@ -161,7 +162,7 @@ def with_weights(release: Release, weights: Weights) -> Release:
         copy.deepcopy(release.localizer), copy.deepcopy(release.classifier), freeze=False
     )
     network.load_state_dict(weights)
-    network.eval().requires_grad_(False)
+    network.eval()
     return replace(
         release,
         localizer=network.localizer.to(release.device),

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ai_core.adapt.calibrate import Odds, refit, shrunken_platt
 from ai_core.adapt.cases import SiteCase
-from ai_core.adapt.finetune import Finetune, Material, Watcher
+from ai_core.adapt.finetune import Finetune, Material, Watcher, with_weights
 from ai_core.adapt.gate import GENERAL, SITE, GateRefused, Pair, demand, enough, judge
 from ai_core.adapt.keep import claim, read_roles
 from ai_core.adapt.order import Wanted, diverse_order, uncertainties, write_wanted
@@ -225,6 +225,26 @@ def test_the_best_weights_are_kept_and_no_gain_stops(
     stops = [watcher.look(step, {"w": torch.full((1,), float(step))}) for step in (4, 8, 12)]
     assert stops == [False, False, True]
     assert (watcher.steps(), watcher.best()["w"].tolist()) == (4, [4.0])
+
+
+def test_both_networks_are_trained_and_their_statistics_stay(
+    tmp_path: Path, tiny_release: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = load_release(tiny_release, "cpu")
+    start = JointModel(parent.localizer, parent.classifier, freeze=False).state_dict()
+    job = _job(tmp_path, with_weights(parent, start), site)
+    phase = Phase(steps=2, batch=1, frozen_norm_from=0.0)
+    plan = job.plan.model_copy(update={"phase": phase, "check_every": 1})
+    losses = iter([3.0, 2.0, 1.0])
+    monkeypatch.setattr(Watcher, "_loss", lambda *_: next(losses))
+    tuned = replace(job, plan=plan).run()
+    for before, after in (
+        (parent.localizer, tuned.localizer), (parent.classifier, tuned.classifier)
+    ):  # fmt: skip
+        old, new = before.state_dict(), after.state_dict()
+        moved = {name for name in old if not torch.equal(old[name], new[name])}
+        assert any(name.endswith("weight") for name in moved)
+        assert not any("running" in name for name in moved)
 
 
 # Calibration
