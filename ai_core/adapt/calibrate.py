@@ -63,7 +63,6 @@ def refit(
     """Return the calibration of the site; that of the parent where the cases say too little."""
     odds = odds_of(held_out, parent, significance)
     count = len(held_out.significant)
-    counts = _counts(held_out, parent, plan)
     if odds.positive.all() or not odds.positive.any():
         return parent
     slope, offset = shrunken_platt(odds, plan)
@@ -71,16 +70,36 @@ def refit(
     own = _threshold(slope * odds.value[~odds.positive] + offset, count)
     trust = count / (count + plan.prior_cases)
     report_from = sigmoid((1 - trust) * threshold + trust * own)
+    case = _case_line(held_out, odds, parent, plan)
     return parent.model_copy(
         update={
+            # What is said of a case is a line over the candidates' log-odds, which moved.
+            "case_slope": case[0] / slope,
+            "case_offset": case[1] - case[0] * offset / slope,
             "map_weight": parent.map_weight * slope,
             "classifier_weight": parent.classifier_weight * slope,
             "feature_weight": parent.feature_weight * slope,
             "intercept": parent.intercept * slope + offset,
             "report_from": round(report_from, 4),
-            **counts,
+            **_counts(held_out, parent, plan),
         }
     )
+
+
+def _case_line(
+    held_out: HeldOut, odds: Odds, parent: Calibration, plan: CalibrationPlan
+) -> tuple[float, float]:
+    """Slope and offset from the parent's highest candidate to what is said of the case."""
+    cases = [case for case in held_out.significant if (odds.case == case).any()]
+    places = [odds.case == case for case in cases]
+    stated = Odds(
+        np.array([parent.case_slope * odds.value[p].max() + parent.case_offset for p in places]),
+        np.array([held_out.significant[case] > 0 for case in cases], dtype=bool),
+        np.array([odds.weight[p][0] for p in places]),
+        np.array(cases, dtype=np.int64),
+    )
+    slope, offset = shrunken_platt(stated, plan)
+    return parent.case_slope * slope, parent.case_offset * slope + offset
 
 
 def _counts(held_out: HeldOut, parent: Calibration, plan: CalibrationPlan) -> dict[str, int]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ai_core.adapt.score import stated_likelihoods
 from ai_core.calibration import logit
 from ai_core.release import Release
 from ai_core.train.fit import HeldOut, scored
@@ -41,7 +42,7 @@ def uncertainties(held_out: HeldOut, release: Release) -> list[Uncertain]:
     """Return the uncertainty of each case, in their order."""
     cases = sorted(held_out.significant)
     by_case = scored(held_out, release, cases)
-    best = np.array([by_case[c][0][0] if by_case[c] else 0.0 for c in cases])
+    best = stated_likelihoods(by_case, release)
     spread = np.array(
         [max((row.spread for _, row in by_case[c][:TOP]), default=0.0) for c in cases]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from ai_core.config import ModalityDropout
 from ai_core.evaluate.metrics import Rows, auroc, average_precision
 from ai_core.release import Release
 from ai_core.train.data import LesionSamples, stream
-from ai_core.train.fit import HeldOut, collect_one, scored
+from ai_core.train.fit import HeldOut, Row, collect_one, scored
 from ai_core.train.source import Cases
 
 NO_DROPOUT = ModalityDropout(dce=0.0, high_b=0.0, adc=0.0, t2w_only=0.0)
@@ -94,9 +94,17 @@ def sheet_of(held_out: HeldOut, release: Release) -> Sheet:
             if row.significant:
                 hit.add(row.lesion)
         rows += [(index, True, 0.0)] * max(0, held_out.significant[case] - len(hit))
-    best = [by_case[case][0][0] if by_case[case] else 0.0 for case in cases]
+    stated = stated_likelihoods(by_case, release)
     positive = [held_out.significant[case] > 0 for case in cases]
-    return Sheet(np.array(positive, dtype=bool), np.array(best, dtype=np.float64), _rows(rows))
+    return Sheet(np.array(positive, dtype=bool), stated, _rows(rows))
+
+
+def stated_likelihoods(
+    by_case: Mapping[int, Sequence[tuple[float, Row]]], release: Release
+) -> Floats:
+    """Return what the release says of each case, from its candidates, most likely first."""
+    state = release.calibration.case_likelihood
+    return np.array([state(pairs[0][0] if pairs else 0.0) for pairs in by_case.values()])
 
 
 def _rows(rows: Sequence[tuple[int, bool, float]]) -> Rows:

@@ -285,6 +285,28 @@ def test_few_real_cases_make_no_probability() -> None:
     assert refit(held_out, ONE, NO_MODEL, CalibrationPlan()).simulated_cases == 20
 
 
+def test_what_is_said_of_a_case_follows_the_cases_not_the_candidates() -> None:
+    rng = np.random.default_rng(7)
+    held_out = HeldOut(prevalence=0.5)
+    for case in range(200):
+        cancer = case % 2 == 0
+        held_out.significant[case] = int(cancer)
+        for place in range(3):
+            value = float(rng.normal(0.0 if cancer and place == 0 else -3.0))
+            row = Row(case, 0.5, value, dict.fromkeys(FEATURES), cancer and place == 0, 1, 0.0)
+            held_out.rows.append(row)
+    parent = ONE.model_copy(update={"case_offset": -4.0})  # every case is said to be healthy
+    found = refit(held_out, parent, NO_MODEL, CalibrationPlan())
+    stated = []
+    for case in range(200):
+        rows = [row for row in held_out.rows if row.case == case]
+        best = max(found.likelihood(row.heat, row.logit, 0.5) for row in rows)
+        stated.append(found.case_likelihood(best))
+    assert np.mean(stated) == pytest.approx(0.5, abs=0.05)
+    assert np.mean(stated[::2]) > 0.7
+    assert np.mean(stated[1::2]) < 0.3
+
+
 def test_no_answer_of_one_kind_changes_nothing() -> None:
     held_out = _held_out([(1.0, 0.0, False)] * 12)
     assert refit(held_out, ONE, NO_MODEL, CalibrationPlan()) == ONE
