@@ -1,7 +1,8 @@
 """The science: finds the prostate and suspicious lesions in multi-parametric MRI volumes.
 
-The door is `load_release`, `analyse`, `write_maps` and `write_labelled`, to check a release without
-loading it `read_manifest`, `verify_files` and `packaged_release`; the types are in `ai_core.types`.
+The door is `load_release`, `analyse`, `write_maps`, `write_labelled` and `write_images`, to check a
+release without loading it `read_manifest`, `verify_files` and `packaged_release`; the types are in
+`ai_core.types`.
 These names are resolved on first use, so that importing this package stays free of torch (PEP 562).
 """
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ai_core.manifest import packaged_release, read_manifest, verify_files
-    from ai_core.picai.write import Labels, write_labelled
+    from ai_core.picai.write import Labels, write_images, write_labelled
     from ai_core.pipeline import analyse
     from ai_core.predict import write_maps
     from ai_core.release import Release, load_release
@@ -24,6 +25,7 @@ __all__ = [
     "packaged_release",
     "read_manifest",
     "verify_files",
+    "write_images",
     "write_labelled",
     "write_maps",
 ]
@@ -36,6 +38,7 @@ _HOME = {
     "packaged_release": "ai_core.manifest",
     "read_manifest": "ai_core.manifest",
     "verify_files": "ai_core.manifest",
+    "write_images": "ai_core.picai.write",
     "write_labelled": "ai_core.picai.write",
     "write_maps": "ai_core.predict",
 }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ai_core.adapt.commands import adapt, experiment
 from ai_core.errors import CoreError
 
 if TYPE_CHECKING:
@@ -210,6 +211,10 @@ def train(
     for name, value in values.items():
         typer.echo(f"{name:28} {value:.3f}")
     typer.echo(f"release written to {out / 'release'}")
+
+
+app.command("adapt")(adapt)
+app.add_typer(experiment, name="experiment")
 
 
 class Against(StrEnum):

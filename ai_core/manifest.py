@@ -20,6 +20,7 @@ NETWORKS = ("gland", "localizer", "classifier")
 MANIFEST = "manifest.json"
 FAMILIARITY = "familiarity.json"
 ORIGIN = "origin.json"
+PROFILE = "site_profile.json"
 CARD = "MODEL_CARD.md"
 FILES = (
     *(f"{name}.safetensors" for name in NETWORKS),
@@ -30,7 +31,7 @@ FILES = (
     CARD,
 )
 #: Files that a release may have; those of earlier versions do not.
-OPTIONAL = (FAMILIARITY, ORIGIN)
+OPTIONAL = (FAMILIARITY, ORIGIN, PROFILE)
 REINSTALL = "Install the release again, or choose another one."
 
 PACKAGED = Path(__file__).parent / "releases"

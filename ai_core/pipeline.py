@@ -134,7 +134,8 @@ def _look(run: _Run, center_lps_mm: Vector3, outline: FloatArray, outline_grid: 
         rough = resample_map(outline, outline_grid, grid) > 0.5
         prepared = assemble(case, t2w, rough, grid, release.config)
         prepared = replace(prepared, images=prepared.images.without(run.without))
-        stack = network_input(prepared.images, rough, release.config.normalise)
+        rules = release.config.normalise
+        stack = network_input(prepared.images, rough, rules, release.profile)
     with run.stage("infer"):
         maps = localize(stack, prepared.images.present(), release)
         opinion = second_opinion(maps, rough)

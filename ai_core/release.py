@@ -2,8 +2,8 @@
 
 Folder: weights of each network (``gland, localizer, classifier``) as safetensors, ``config.json,
 calibration.json, significance.json, presence.json, MODEL_CARD.md, manifest.json`` and, optional,
-``familiarity.json`` and ``origin.json``. The manifest lists the SHA-256 of every other file; the
-digest of the manifest names the release in results (`ai_core.manifest`).
+``familiarity.json``, ``site_profile.json`` and ``origin.json``. The manifest lists the SHA-256 of
+every other file; the digest of the manifest names the release in results (`ai_core.manifest`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -36,6 +37,7 @@ from ai_core.manifest import (
     ORIGIN,
     PACKAGED,
     PACKAGED_NAME,
+    PROFILE,
     REINSTALL,
     packaged_release,
     verify_files,
@@ -45,12 +47,16 @@ from ai_core.nets.gland import GlandFinder
 from ai_core.nets.localizer import MODALITIES, Localizer
 from ai_core.origin import Origin
 from ai_core.precision import Precision, choose_precision, computing
+from ai_core.site_profile import SiteProfile
 from ai_core.types import ReleaseInfo
 
 __all__ = [
     "FAMILIARITY", "FILES", "NETWORKS", "PACKAGED", "PACKAGED_NAME", "Release", "build_networks",
     "choose_device", "load_release", "read_weights", "write_release",
 ]  # fmt: skip
+
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Release:
     device: torch.device
     precision: Precision = Precision.FP32
     familiarity: Familiarity | None = None
+    profile: SiteProfile | None = None
 
     def computing(self) -> AbstractContextManager[None]:
         """Give the context in which its networks run."""
@@ -144,7 +151,8 @@ def load_release(
         presence,
         where,
         choose_precision(precision, where),
-        _familiarity(files),
+        _optional(files, FAMILIARITY, Familiarity),
+        _optional(files, PROFILE, SiteProfile),
     )
     _probe(release)
     return release
@@ -170,6 +178,7 @@ def write_release(
     model_card: str,
     familiarity: Familiarity | None = None,
     origin: Origin | None = None,
+    profile: SiteProfile | None = None,
 ) -> str:
     """Write a release folder, manifest last; returns its digest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,6 +192,8 @@ def write_release(
     contents["presence.json"] = _json(presence.model_dump(mode="json"))
     if familiarity is not None:
         contents[FAMILIARITY] = _json(familiarity.model_dump(mode="json"))
+    if profile is not None:
+        contents[PROFILE] = _json(profile.model_dump(mode="json"))
     if origin is not None:
         contents[ORIGIN] = _json(origin.model_dump(mode="json"))
     contents[CARD] = model_card.encode()
@@ -194,10 +205,10 @@ def write_release(
     return hashlib.sha256(manifest).hexdigest()
 
 
-def _familiarity(files: Mapping[str, bytes]) -> Familiarity | None:
-    if FAMILIARITY not in files:
+def _optional(files: Mapping[str, bytes], name: str, kind: type[Part]) -> Part | None:
+    if name not in files:
         return None
-    parsed: Familiarity = _parse(Familiarity.model_validate_json, files[FAMILIARITY], FAMILIARITY)
+    parsed: Part = _parse(kind.model_validate_json, files[name], name)
     return parsed
 
 

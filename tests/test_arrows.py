@@ -45,7 +45,8 @@ ARROWS: dict[str, set[str]] = {
 }  # fmt: skip
 DOOR = {"ai_core.types", "ai_core.geometry", "ai_core.errors", "ai_core"}
 DOOR_NAMES = {
-    "analyse", "load_release", "write_maps", "write_labelled", "Labels", "read_manifest",
+    "analyse", "load_release", "write_maps", "write_labelled", "write_images", "Labels",
+    "read_manifest",
     "verify_files", "packaged_release", "types", "geometry", "errors",
 }  # fmt: skip
 

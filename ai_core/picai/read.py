@@ -34,22 +34,30 @@ def read_study(files: StudyFiles) -> LabelledCase:
             labels nor the table say whether there is significant cancer.
         GeometryError: an image has no usable geometry.
     """
+    case, hidden = read_images(files), _parameters(files)
+    center = files.row.center if files.row else None
+    truth = _reference(files, hidden, case.t2w.geometry)
+    return LabelledCase(files.name, center or "unknown", case, truth)
+
+
+def read_images(files: StudyFiles) -> Case:
+    """Read the images alone; raises as `read_study` does for them."""
     hidden = _parameters(files)
-    t2w = read_volume(files.images["t2w"])
     high_b = None
     if "hbv" in files.images:
         b = float(hidden.get("parameters", {}).get("site", {}).get("high_b", HIGH_B))
         high_b = DwiVolume(read_volume(files.images["hbv"]), b)
-    case = Case(
-        t2w=t2w,
+    return Case(
+        t2w=read_volume(files.images["t2w"]),
         adc=read_volume(files.images["adc"]),
         high_b=high_b,
         dce=_dynamic(files.images["dce"], hidden) if "dce" in files.images else None,
     )
-    center = files.row.center if files.row else None
-    return LabelledCase(
-        files.name, center or "unknown", case, _reference(files, hidden, t2w.geometry)
-    )
+
+
+def is_simulated(files: StudyFiles) -> bool:
+    """Whether the simulator made it: it writes down what it hid."""
+    return "mimics" in _parameters(files)
 
 
 def _parameters(files: StudyFiles) -> dict[str, Any]:

@@ -57,15 +57,40 @@ def write_labelled(
         InputError: the name is not of that form, labels lie on another grid, or the case has
             neither ADC nor two b-values.
     """
-    patient, _, study = name.partition("_")
-    if not patient or not study or "_" in study:
-        raise InputError(f"{name!r} names no examination", "Use <patient>_<study>.")
+    patient, study = _parts(name)
     grid = case.t2w.geometry
     for array in (labels.lesions, labels.gland, labels.zones):
         if array.shape != grid.shape_zyx:
             raise InputError(f"labels of {name} lie on another grid", "Resample them to T2W.")
-    adc = _adc(case)
-    images = out / "images" / patient
+    site = _write_images(name, case, out)
+    for folder, array in ((LESIONS, labels.lesions), (GLAND, labels.gland), (ZONES, labels.zones)):
+        _write(out / folder / f"{name}.nii.gz", array.astype(np.uint8), grid)
+    row = _row(patient, study, labels, grid)
+    _record(name, case, out, {"annotation": dict(about or {}), "row": row, **site})
+    _write_marksheet(out)
+
+
+def write_images(name: str, case: Case, out: Path) -> None:
+    """Write an examination that nobody annotated, as `write_labelled` writes its images.
+
+    Raises:
+        InputError: the name is not of that form, or the case has neither ADC nor two b-values.
+    """
+    _parts(name)
+    _record(name, case, out, _write_images(name, case, out))
+
+
+def _parts(name: str) -> tuple[str, str]:
+    patient, _, study = name.partition("_")
+    if not patient or not study or "_" in study:
+        raise InputError(f"{name!r} names no examination", "Use <patient>_<study>.")
+    return patient, study
+
+
+def _write_images(name: str, case: Case, out: Path) -> dict[str, Any]:
+    """Write the images; returns what a reader has to know about them."""
+    adc, grid = _adc(case), case.t2w.geometry
+    images = out / "images" / _parts(name)[0]
     _write(images / f"{name}_t2w.mha", case.t2w.array.astype(np.float32), grid)
     _write(images / f"{name}_adc.mha", adc.array.astype(np.float32), adc.geometry)
     high_b = case.high_b or _computed(case, adc)
@@ -73,18 +98,14 @@ def write_labelled(
         volume = high_b.volume
         _write(images / f"{name}_hbv.mha", volume.array.astype(np.float32), volume.geometry)
     _write_phases(images / f"{name}_dce.mha", case)
-    for folder, array in ((LESIONS, labels.lesions), (GLAND, labels.gland), (ZONES, labels.zones)):
-        _write(out / folder / f"{name}.nii.gz", array.astype(np.uint8), grid)
     site = {} if high_b is None else {"high_b": high_b.b_value_s_per_mm2}
-    record = {
-        "name": name,
-        "parameters": {"site": site},
-        "dce_times_s": list(case.dce.times_s) if case.dce else [],
-        "annotation": dict(about or {}),
-        "row": _row(patient, study, labels, grid),
-    }
+    return {"parameters": {"site": site}}
+
+
+def _record(name: str, case: Case, out: Path, about: Mapping[str, Any]) -> None:
+    times = list(case.dce.times_s) if case.dce else []
+    record = {"name": name, "dce_times_s": times, **about}
     _text(out / "parameters" / f"{name}.json", json.dumps(record))
-    _write_marksheet(out)
 
 
 def _write(path: Path, array: Any, geometry: Geometry) -> None:

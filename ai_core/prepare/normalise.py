@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ai_core.config import Normalise
+from ai_core.site_profile import SiteProfile
 from ai_core.types import FloatArray, Modality
 
 Mask = npt.NDArray[np.bool_]
@@ -95,8 +96,13 @@ def enhancement_ratio(dce: FloatArray, gland: Mask, rules: Normalise) -> FloatAr
     return np.asarray(np.clip(dce / median, -limit, limit), dtype=np.float32)
 
 
-def network_input(images: Images, gland: Mask, rules: Normalise) -> FloatArray:
-    """Return the localizer's input ``(5, z, y, x)``; absent modalities are 0."""
+def network_input(
+    images: Images, gland: Mask, rules: Normalise, profile: SiteProfile | None = None
+) -> FloatArray:
+    """Return the localizer's input ``(5, z, y, x)``; absent modalities are 0.
+
+    ``profile``: of the site whose scanners made the images; brings them to what the networks know.
+    """
     stack = np.zeros((5, *images.t2w.shape), dtype=np.float32)
     stack[0] = gland_z(images.t2w, gland, rules)
     if images.adc_um2_s is not None:
@@ -105,6 +111,19 @@ def network_input(images: Images, gland: Mask, rules: Normalise) -> FloatArray:
         stack[2] = gland_ratio(images.high_b, gland, rules)
     if images.dce is not None:
         stack[3:5] = enhancement_ratio(images.dce, gland, rules)
+    return stack if profile is None else _harmonised(stack, images, rules, profile)
+
+
+def _harmonised(
+    stack: FloatArray, images: Images, rules: Normalise, profile: SiteProfile
+) -> FloatArray:
+    """Apply the landmarks of a site; voxels outside the field of view stay 0."""
+    t2w = np.clip(profile.t2w.apply(stack[0]), -rules.t2w_limit, rules.t2w_limit)
+    stack[0] = np.where(images.t2w > 0, t2w, 0.0)
+    stack[1] = np.clip(stack[1] * profile.adc_scale, 0.0, rules.adc_limit_um2_s / 1000.0)
+    if images.high_b is not None:
+        high_b = np.clip(profile.high_b.apply(stack[2]), 0.0, rules.high_b_limit)
+        stack[2] = np.where(images.high_b > 0, high_b, 0.0)
     return stack
 
 

@@ -29,7 +29,7 @@ from ai_core.prepare.assemble import assemble
 from ai_core.prepare.geometry import resample, resample_labels, to_sitk, working_grid
 from ai_core.prepare.normalise import Images
 from ai_core.train.source import Drawn
-from ai_core.types import FloatArray
+from ai_core.types import Case, FloatArray
 
 Rng = np.random.Generator
 ZyxMm = tuple[float, float, float]
@@ -49,6 +49,7 @@ class ArchiveSource:
 
     files: tuple[Path, ...]
     real: bool = True
+    kept: Grid = KEPT
 
     @classmethod
     def open(
@@ -105,7 +106,7 @@ class ArchiveSource:
         index = int(rng.integers(len(self.files))) if number is None else number
         stored = _load(self.files[index % len(self.files)])
         offset = np.array([float(rng.uniform(-o, o)) for o in offset_zyx_mm])
-        points = _points(rng, grid, offset, augment)
+        points = _points(rng, grid, offset, augment, self.kept)
         t2w = _sample(stored["t2w"], points)
         images = Images(
             t2w,
@@ -142,28 +143,49 @@ def _held_out_patients(
 def _prepare(study: StudyFiles, path: Path, config: CoreConfig) -> bool:
     """Write the prepared examination; False where its lesions were not drawn."""
     labelled = read_study(study)
-    truth, geometry = labelled.reference, labelled.case.t2w.geometry
+    truth = labelled.reference
     if truth.grades is None or truth.zones is None or not truth.zones.any():
         return False
-    z, y, x = (float(v) for v in ndimage.center_of_mass(truth.zones > 0))
+    instances, foci = foci_of(labelled)
+    prepare_case(labelled.case, Marked(truth.zones, instances, foci), path, config)
+    return True
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Labels on the T2W grid: zones 0/1/2, lesions numbered 1.., rows (number, ISUP, PI-RADS)."""
+
+    zones: npt.NDArray[np.uint8]
+    instances: npt.NDArray[np.uint8]
+    foci: npt.NDArray[np.int16]
+
+
+def prepare_case(case: Case, marked: Marked, path: Path, config: CoreConfig) -> None:
+    """Bring an examination to `KEPT` around the middle of its zones and write it."""
+    geometry = case.t2w.geometry
+    z, y, x = (float(v) for v in ndimage.center_of_mass(marked.zones > 0))
     target = working_grid(geometry, lps_of_index(geometry, (z, y, x)), KEPT)
-    zones = resample_labels(truth.zones, geometry, target)
-    t2w = resample(to_sitk(labelled.case.t2w), target)
-    images = assemble(labelled.case, t2w, zones > 0, target, config).images
-    arrays: dict[str, npt.NDArray[np.generic]] = {"t2w": _scaled(images.t2w), "zones": zones}
+    zones = resample_labels(marked.zones, geometry, target)
+    t2w = resample(to_sitk(case.t2w), target)
+    images = assemble(case, t2w, zones > 0, target, config).images
+    instances = resample_labels(marked.instances, geometry, target)
+    save_prepared(images, Marked(zones, instances, marked.foci), path)
+
+
+def save_prepared(images: Images, marked: Marked, path: Path) -> None:
+    """Write images and labels of one grid; the file appears whole or not at all."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {"t2w": _scaled(images.t2w)}
     if images.adc_um2_s is not None:
         arrays["adc"] = images.adc_um2_s.astype(np.float16)
     if images.high_b is not None:
         arrays["high_b"] = _scaled(images.high_b)
     if images.dce is not None:
         arrays["dce"] = images.dce.astype(np.float16)
-    instances, arrays["foci"] = _foci(labelled)
-    arrays["instances"] = resample_labels(instances, geometry, target)
+    arrays |= {"zones": marked.zones, "instances": marked.instances, "foci": marked.foci}
     part = path.with_suffix(".part")
     with part.open("wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
     part.replace(path)
-    return True
 
 
 def _scaled(image: FloatArray) -> npt.NDArray[np.float16]:
@@ -173,7 +195,7 @@ def _scaled(image: FloatArray) -> npt.NDArray[np.float16]:
     return np.asarray(bounded, dtype=np.float16)
 
 
-def _foci(labelled: LabelledCase) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
+def foci_of(labelled: LabelledCase) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
     """Return lesions numbered 1.., and rows (number, ISUP, PI-RADS by size: 5 from 15 mm on)."""
     grades = labelled.reference.grades
     if grades is None:
@@ -200,7 +222,7 @@ def _load(path: Path) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def _points(
-    rng: Rng, grid: Grid, offset_mm: npt.NDArray[np.float64], augment: bool
+    rng: Rng, grid: Grid, offset_mm: npt.NDArray[np.float64], augment: bool, kept: Grid
 ) -> torch.Tensor:
     """Return positions in the stored grid (-1 to 1), ``(1, z, y, x, 3)`` as x, y, z."""
     axes = [
@@ -214,13 +236,13 @@ def _points(
         a = np.deg2rad(rng.uniform(-TURN_DEG, TURN_DEG))
         y, x = scale * (np.cos(a) * y - np.sin(a) * x), scale * (np.sin(a) * y + np.cos(a) * x)
         z = z * scale
-    half = [n * step / 2 for n, step in zip(KEPT.shape_zyx, KEPT.spacing_zyx_mm, strict=True)]
+    half = [n * step / 2 for n, step in zip(kept.shape_zyx, kept.spacing_zyx_mm, strict=True)]
     stacked = np.stack([x / half[2], y / half[1], z / half[0]], axis=-1)
     return torch.from_numpy(stacked.astype(np.float32))[None]
 
 
 def _sample(image: npt.NDArray[np.generic], points: torch.Tensor) -> FloatArray:
-    channels = torch.from_numpy(image.astype(np.float32)).reshape(1, -1, *KEPT.shape_zyx)
+    channels = torch.from_numpy(image.astype(np.float32)).reshape(1, -1, *image.shape[-3:])
     out = F.grid_sample(channels, points, align_corners=False)[0].numpy()
     return np.ascontiguousarray(out if image.ndim == 4 else out[0])
 

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ai_core.config import CoreConfig, ModalityDropout
 from ai_core.nets.localizer import CHANNELS, MODALITIES
 from ai_core.prepare.normalise import Images, network_input, whole_image_z
+from ai_core.site_profile import SiteProfile
 from ai_core.train.negatives import no_prostate
 from ai_core.train.source import Cases
 from ai_core.types import FloatArray, Modality
@@ -109,6 +110,7 @@ class LesionSamples:
     """Images for the localizer and the classifier: all modalities, zones, lesions.
 
     ``in_order``: batch after batch goes through the cases; else they are drawn by chance.
+    ``profile``: of the release that will see them.
     """
 
     source: Cases
@@ -118,6 +120,7 @@ class LesionSamples:
     dropout: ModalityDropout
     augment: bool = True
     in_order: bool = False
+    profile: SiteProfile | None = None
 
     def batch(self, index: int) -> Batch:
         """Batch ``index``.
@@ -160,7 +163,7 @@ class LesionSamples:
         significant = isup[np.minimum(drawn.instances, MAX_LESIONS - 1)] >= 2
         there = images.present()
         return {
-            "image": network_input(images, gland, config.normalise),
+            "image": network_input(images, gland, config.normalise, self.profile),
             "present": np.array([m in there for m in MODALITIES], dtype=np.float32),
             "lesion": (significant & (drawn.instances > 0)).astype(np.float32)[None],
             "zones": drawn.zones,

@@ -41,6 +41,7 @@ class Row:
     features: Features
     significant: bool
     lesion: int
+    spread: float = 0.0
 
 
 @dataclass
@@ -72,11 +73,12 @@ def collect(release: Release, source: Cases, cases: int) -> HeldOut:
     batches = stream(samples.batch, 0, config.training.workers)
     held_out = HeldOut(prevalence=config.training.prevalence, real=source.real)
     for case in track(range(cases), description="calibrate"):
-        _collect_one(case, next(batches), release, held_out)
+        collect_one(case, next(batches), release, held_out)
     return held_out
 
 
-def _collect_one(case: int, batch: Batch, release: Release, held_out: HeldOut) -> None:
+def collect_one(case: int, batch: Batch, release: Release, held_out: HeldOut) -> None:
+    """Add the candidates of a batch of one image, and what is true of them."""
     flags = zip(MODALITIES, batch["present"].tolist(), strict=True)
     present = tuple(name for name, flag in flags if flag)
     image = batch["image"][0].numpy()
@@ -93,7 +95,15 @@ def _collect_one(case: int, batch: Batch, release: Release, held_out: HeldOut) -
         label = match(candidate, truth)
         table = candidate_features(candidate, scene)
         held_out.rows.append(
-            Row(case, candidate.heat, score.logit, table, label.significant, label.lesion)
+            Row(
+                case,
+                candidate.heat,
+                score.logit,
+                table,
+                label.significant,
+                label.lesion,
+                score.spread,
+            )
         )
     held_out.significant[case] = sum(grade >= 2 for grade in truth.isup.values())
     predicted = maps.zones.argmax(0)
@@ -192,7 +202,7 @@ def _fit(rows: list[Row]) -> LogisticModel:
 def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
     """Figures on the odd held-out cases."""
     cases = [case for case in held_out.significant if case % 2 == 1]
-    by_case = _scored(held_out, release, cases)
+    by_case = scored(held_out, release, cases)
     positive = [case for case in cases if held_out.significant[case]]
     lesions = sum(held_out.significant[case] for case in cases)
     reported = [
@@ -209,7 +219,7 @@ def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
     return {
         "cases": float(len(cases)),
         "positive_cases": float(len(positive)),
-        "case_auroc": _auroc(best, [case in positive for case in cases]),
+        "case_auroc": auroc(best, [case in positive for case in cases]),
         "lesion_sensitivity": len(hit) / max(1, lesions),
         "false_positives_per_case": wrong / max(1, len(cases)),
         "first_two_hit": first_two / max(1, len(positive)),
@@ -219,7 +229,7 @@ def figures(held_out: HeldOut, release: Release) -> dict[str, float]:
     }
 
 
-def _scored(
+def scored(
     held_out: HeldOut, release: Release, cases: list[int]
 ) -> dict[int, list[tuple[float, Row]]]:
     """Return the candidates of each case with their likelihood, most likely first."""
@@ -239,14 +249,15 @@ def _candidate_figures(pairs: list[tuple[float, Row]], release: Release) -> dict
     labels = [row.significant for row in rows]
     significance = [release.significance.probability(row.features) for row in rows]
     return {
-        "candidate_auroc_map": _auroc([row.heat for row in rows], labels),
-        "candidate_auroc_classifier": _auroc([row.logit for row in rows], labels),
-        "candidate_auroc_features": _auroc(significance, labels),
-        "candidate_auroc_likelihood": _auroc([likelihood for likelihood, _ in pairs], labels),
+        "candidate_auroc_map": auroc([row.heat for row in rows], labels),
+        "candidate_auroc_classifier": auroc([row.logit for row in rows], labels),
+        "candidate_auroc_features": auroc(significance, labels),
+        "candidate_auroc_likelihood": auroc([likelihood for likelihood, _ in pairs], labels),
     }
 
 
-def _auroc(scores: list[float], labels: list[bool]) -> float:
+def auroc(scores: list[float], labels: list[bool]) -> float:
+    """Area under the ROC curve; NaN where one class is absent."""
     if len(set(labels)) < 2:
         return float("nan")
     return float(roc_auc_score(labels, scores))

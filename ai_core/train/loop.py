@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 Step = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
 Batches = Callable[[int], Iterator[Batch]]
+#: Looks at the averaged weights at a step; says whether to stop.
+Watch = Callable[[int, dict[str, Tensor]], bool]
 WARM_UP_STEPS = 40
 LOG_EVERY = 10
 GRADIENT_LIMIT = 5.0
@@ -36,12 +38,17 @@ GRADIENT_LIMIT = 5.0
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """What a phase needs: its name, budget, loss of a batch, and batches from a given index on."""
+    """What a phase needs: its name, budget, loss of a batch, and batches from a given index on.
+
+    ``watch``: called after every ``watch_every`` steps; the phase ends early where it says so.
+    """
 
     name: str
     budget: Phase
     step: Step
     batches: Batches
+    watch: Watch | None = None
+    watch_every: int = 1
 
 
 @dataclass
@@ -91,6 +98,8 @@ class PhaseRun:
                 progress.update(bar, completed=self.state.step, note=_note(values))
                 if self.state.step % LOG_EVERY == 0 and self.team.leads:
                     self._log(values)
+                if self._told_to_stop():
+                    break
                 if time.monotonic() - saved > self.checkpoint_s:
                     self._save()
                     saved = time.monotonic()
@@ -101,6 +110,14 @@ class PhaseRun:
         self._save()
         self.team.wait()
         return {k: v.cpu() for k, v in self.average.items()}
+
+    def _told_to_stop(self) -> bool:
+        plan, step = self.plan, self.state.step
+        return (
+            plan.watch is not None
+            and step % plan.watch_every == 0
+            and plan.watch(step, self.average)
+        )
 
     def _share(self) -> float:
         """Part of the budget that is used up, by steps or by time, whichever is further."""

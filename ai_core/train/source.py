@@ -114,10 +114,11 @@ class Source:
             contrast="mix" if augment else "physics",
             site=self.site,
         )
-        return _drawn({name: value.numpy() for name, value in out.items()})
+        return drawn_from({name: value.numpy() for name, value in out.items()})
 
 
-def _drawn(arrays: dict[str, npt.NDArray[Any]]) -> Drawn:
+def drawn_from(arrays: dict[str, npt.NDArray[Any]]) -> Drawn:
+    """Return what `render_training` gave, with mimics numbered after the cancers (ISUP 0)."""
     grades, scores = arrays["isup"].tolist(), arrays["pirads"].tolist()
     cancers = len(grades)
     foci = {i + 1: (int(g), int(s)) for i, (g, s) in enumerate(zip(grades, scores, strict=True))}

@@ -76,13 +76,18 @@ def export(
     study: Annotated[
         list[str] | None, typer.Option("--study", help="Only this study; may be repeated.")
     ] = None,
+    unannotated: Annotated[
+        int,
+        typer.Option("--unannotated", min=0, help="Also so many of the newest without annotation."),
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the annotated studies in the PI-CAI layout that `ai-core train` reads."""
+    """Write the annotated studies in the PI-CAI layout that `ai-core train` and `adapt` read."""
     from rich.console import Console
     from rich.progress import Progress
 
     from dicom_node.flow.annotated import FOLDER, analyser, export_annotated
+    from dicom_node.flow.unannotated import export_unannotated
 
     with open_store(config) as (node_config, store), Progress(
         console=Console(stderr=True), transient=True
@@ -93,14 +98,41 @@ def export(
             store, node_config, folder, analyser(node_config), study or (),
             lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
+        others = export_unannotated(
+            store, node_config, folder, unannotated,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+        found += others
     if as_json:
         print_json([one.as_dict() for one in found])
         return
     for one in found:
         if one.left_out:
             typer.echo(f"left out {one.study_uid}: {one.left_out}")
-    written = sum(not one.left_out for one in found)
-    typer.echo(f"wrote {written} of {len(found)} annotated studies to {folder}")
+    annotated = found[: len(found) - len(others)]
+    written = sum(not one.left_out for one in annotated)
+    typer.echo(f"wrote {written} of {len(annotated)} annotated studies to {folder}")
+    if unannotated:
+        typer.echo(f"and {sum(not one.left_out for one in others)} without annotation")
+
+
+@app.command("wanted")
+def wanted(
+    file: Annotated[Path, typer.Argument(help="to-annotate.json of `ai-core adapt`.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which studies to annotate next: those that an adaptation asks for, by their UIDs."""
+    from dicom_node.flow.unannotated import wanted_studies
+
+    with open_store(config) as (node_config, store):
+        rows = [one.as_dict() for one in wanted_studies(store, node_config, file)][:limit]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("rank", "study_uid", "patient_id", "annotated", "uncertainty")
+    print_table("To annotate", columns, [[row[name] for name in columns] for row in rows])
 
 
 def _cell(row: dict[str, Any], name: str) -> object:

@@ -160,23 +160,25 @@ class _Export:
         if truth is None or truth.lesions is None:
             raise _LeftOut("nobody said which lesions there are")
         sent = study.revision(against)
-        case = build_case(study.selection(sent), _loader(study, data_dir))
+        case = build_case(study.selection(sent), loader(study, data_dir))
         labels = _labels(truth, node, case, analyse)
-        name = self._name(study)
+        name = case_name(self.store, study)
         self.trail.exported(
             self.study_uid, Counter(row.sop_class_uid for row in study.rows), str(self.out)
         )
         write_labelled(name, case, CoreLabels(*labels), self.out, _about(ordered, sent))
         return name
 
-    def _name(self, study: AnnotatedStudy) -> str:
-        key = self.store.installation_id().encode()
-        patient = next(row.identity for row in study.rows if row.role == "image")
-        of_patient = f"{patient.patient_id}\0{patient.issuer}"
-        return "_".join(
-            hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:12]
-            for text in (of_patient, self.study_uid)
-        )
+
+def case_name(store: Store, study: AnnotatedStudy) -> str:
+    """Return the name of a study that has images in the set, ``PATIENT_STUDY``, both keyed."""
+    key = store.installation_id().encode()
+    image = next(row for row in study.rows if row.role == "image")
+    of_patient = f"{image.identity.patient_id}\0{image.identity.issuer}"
+    return "_".join(
+        hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:12]
+        for text in (of_patient, image.study_uid)
+    )
 
 
 def _readings(
@@ -190,7 +192,8 @@ def _readings(
         yield row.kind, reading
 
 
-def _loader(study: AnnotatedStudy, data_dir: Path) -> Callable[[str], Dataset]:
+def loader(study: AnnotatedStudy, data_dir: Path) -> Callable[[str], Dataset]:
+    """Return a function that reads an instance by UID, checked against what was received."""
     by_uid = {row.sop_instance_uid: row for row in study.rows}
 
     def load(sop_instance_uid: str) -> Dataset:

@@ -72,7 +72,9 @@ def test_wrong_use_is_status_2() -> None:
     assert (done.returncode, "give --data, or --sites" in done.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["predict", "simulate", "train", "evaluate", "sites"])
+@pytest.mark.parametrize(
+    "command", ["predict", "simulate", "train", "adapt", "experiment", "evaluate", "sites"]
+)
 def test_help(command: str) -> None:
     done = _run(command, "--help")
     assert done.returncode == 0

@@ -130,6 +130,21 @@ def test_a_resumed_phase_ends_with_the_same_weights(tmp_path: Path) -> None:
         assert torch.allclose(value.float(), resumed[name].float(), atol=1e-6), name
 
 
+def test_a_watched_phase_ends_when_it_is_told(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def watch(step: int, average: dict[str, Tensor]) -> bool:
+        assert average.keys() == _network().state_dict().keys()
+        seen.append(step)
+        return step == 6
+
+    plan = PhasePlan("x", Phase(steps=12), _step, _noise_batches, watch, 3)
+    run = PhaseRun(plan, _network(), tmp_path, torch.device("cpu"), 1.0)
+    run.run(False)
+    assert seen == [3, 6]
+    assert run.state.step == 6
+
+
 def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
     def bad(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         return network(batch["x"]).mean() * float("nan"), {}

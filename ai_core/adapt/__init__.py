@@ -1,0 +1,1 @@
+"""From a release to one for a site (deployment optimisation; claim 13, paragraph 6)."""
