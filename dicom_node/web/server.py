@@ -14,6 +14,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.store.store import Store
 from dicom_node.web.app import create_app, create_console
 from dicom_node.web.listening import check_listening, web_context
+from dicom_node.web.patience import PatientProtocol
 
 CONNECTIONS = 100
 """So many requests and open connections at once; more are answered 503 (G5)."""
@@ -58,7 +59,7 @@ def _options(config: NodeConfig) -> dict[str, Any]:
     found: dict[str, Any] = {
         "log_level": "warning", "lifespan": "off", "access_log": False, "server_header": False,
         "limit_concurrency": CONNECTIONS, "timeout_keep_alive": KEEP_ALIVE_S,
-        "proxy_headers": False, "h11_max_incomplete_event_size": 32 * 1024,
+        "proxy_headers": False, "http": PatientProtocol, "h11_max_incomplete_event_size": 32 * 1024,
     }  # fmt: skip
     if config.web.certificate:
         context = web_context(config)

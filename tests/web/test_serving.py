@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import socket
 import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 
 import httpx
@@ -17,7 +21,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.errors import WrongUseError
 from dicom_node.store.store import Store
 from dicom_node.web.listening import check_listening
-from dicom_node.web.server import serve
+from dicom_node.web.server import CONNECTIONS, serve
 from tests.net.certificates import Authority
 from tests.test_commands import Shell
 
@@ -41,15 +45,12 @@ def test_it_starts_where_they_cannot_or_somebody_wants_it() -> None:
     check_listening(config_of(bind="0.0.0.0", plaintext="network"))
 
 
-def test_it_speaks_https(tmp_path: Path) -> None:
-    authority = Authority(tmp_path / "authority")
-    issued = authority.issue("localhost", "127.0.0.1")
-    folder = tmp_path / "data"
+@contextmanager
+def serving(folder: Path, **web: object) -> Iterator[int]:
+    """The console in a thread; yields its port."""
     folder.mkdir()
-    config = NodeConfig.model_validate(
-        {"node": {"data_dir": folder},
-         "web": {"certificate": str(issued.certificate), "key": str(issued.key), "port": 0}}
-    )  # fmt: skip
+    values = {"node": {"data_dir": folder}, "web": {"port": 0, **web}}
+    config = NodeConfig.model_validate(values)
     Store(config.database_url, clock=SystemClock(), create=True).close()
     told: list[dict[str, object]] = []
     stop, up = threading.Event(), threading.Event()
@@ -62,18 +63,50 @@ def test_it_speaks_https(tmp_path: Path) -> None:
     thread.start()
     try:
         assert up.wait(60)
+        yield int(str(told[0]["port"]))
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_it_speaks_https(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    issued = authority.issue("localhost", "127.0.0.1")
+    files = {"certificate": str(issued.certificate), "key": str(issued.key)}
+    with serving(tmp_path / "data", **files) as port:
         trust = ssl.create_default_context(cafile=str(authority.file))
-        base = f"https://127.0.0.1:{told[0]['port']}"
+        base = f"https://127.0.0.1:{port}"
         answer = httpx.get(f"{base}/login", verify=trust, trust_env=False, timeout=60)
         assert answer.status_code == 200
         assert "strict-transport-security" in answer.headers
         old = ssl.create_default_context(cafile=str(authority.file))
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         assert httpx.get(f"{base}/login", verify=old, trust_env=False, timeout=60).is_success
-    finally:
-        stop.set()
-        thread.join(60)
-    assert not thread.is_alive()
+
+
+SLOW = {
+    "nothing": b"",
+    "half a header": b"GET /login HT",
+    "half a body": b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nname",
+}
+
+
+def test_who_sends_too_slowly_gives_the_place_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.web.patience.REQUEST_S", 0.5)
+    with serving(tmp_path / "data") as port:
+        slow = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(CONNECTIONS)]
+        for connection, sent in zip(slow, cycle(SLOW.values()), strict=False):
+            connection.sendall(sent)
+        for connection in slow:
+            with connection, suppress(ConnectionResetError):
+                while connection.recv(4096):  # an answer of 503, then the end
+                    pass
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            first, second = (client.get("/login", timeout=60) for _ in range(2))
+        assert (first.status_code, second.status_code) == (200, 200)
 
 
 def test_serve_ends_with_status_2_before_it_begins(tmp_path: Path) -> None:
