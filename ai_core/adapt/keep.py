@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,18 +17,11 @@ from ai_core.adapt.roles import Role
 from ai_core.adapt.score import rate
 from ai_core.errors import InputError
 from ai_core.release import Release
+from ai_core.resume import claim_folder, write_json
 from ai_core.train.fit import HeldOut, Row
 from ai_core.train.source import Cases
 
 RUN_FILE, ROLES_FILE, KEY_FILE, REPORT_FILE = "run.json", "roles.json", "site.key", "report.json"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def claim(out: Path, parent_sha256: str, data: Path, plan: AdaptPlan) -> None:
@@ -43,21 +35,11 @@ def claim(out: Path, parent_sha256: str, data: Path, plan: AdaptPlan) -> None:
         "plan": plan.model_dump(mode="json"),
         "data": _listing(data),
     }
-    path = out / RUN_FILE
-    if not path.exists():
-        write_json(path, this)
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        before = {}
-    differing = [key for key in this if before.get(key) != this[key]]
-    if differing:
-        raise InputError(
-            f"{out} holds an adaptation with another {differing[0]}",
-            f"Choose another folder for --out, and give --roles {out / ROLES_FILE}: the hold-out "
-            "must stay one.",
-        )
+    advice = (
+        f"Choose another folder for --out, and give --roles {out / ROLES_FILE}: the hold-out "
+        "must stay one."
+    )
+    claim_folder(out / RUN_FILE, this, "an adaptation", advice)
 
 
 def _listing(data: Path) -> str:

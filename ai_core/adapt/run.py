@@ -26,7 +26,6 @@ from ai_core.adapt.keep import (
     rated,
     read_roles,
     site_key,
-    write_json,
 )
 from ai_core.adapt.order import Wanted, diverse_order, uncertainties, write_wanted
 from ai_core.adapt.package import Adapted, write_site_release
@@ -37,6 +36,7 @@ from ai_core.adapt.stages import Annotated, calibrated, finetuned, profiled
 from ai_core.errors import InputError
 from ai_core.manifest import MANIFEST
 from ai_core.release import Release, load_release
+from ai_core.resume import write_json
 from ai_core.sim.dataset import build_cache
 from ai_core.train.archive_source import ArchiveSource
 from ai_core.train.fit import HeldOut

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from ai_core.adapt.calibrate import refit
 from ai_core.adapt.cases import SiteCase
 from ai_core.adapt.finetune import Finetune, Material, with_weights
-from ai_core.adapt.keep import once, rated, write_json
+from ai_core.adapt.keep import once, rated
 from ai_core.adapt.plan import AdaptPlan, Order
 from ai_core.adapt.profile_fit import blend_norms, fit_profile, measure_tissue
 from ai_core.release import Release
+from ai_core.resume import write_json
 from ai_core.site_profile import SiteProfile
 from ai_core.train.archive_source import ArchiveSource
 from ai_core.train.data import generator

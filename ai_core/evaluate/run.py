@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
-from ai_core.errors import CoreError, InputError
+from ai_core.errors import CoreError
 from ai_core.evaluate.inputs import KeptInputs
 from ai_core.evaluate.one import Plan, evaluate_case
 from ai_core.evaluate.record import CaseRecord, read_record, write_record
 from ai_core.evaluate.sources import CaseSource, open_source
 from ai_core.release import load_release
+from ai_core.resume import claim_folder
 from ai_core.sim.sites import Site, site_to_dict
 from ai_core.types import ReleaseInfo
 
@@ -109,28 +110,13 @@ def _claim(request: Request, info: ReleaseInfo) -> None:
         "without": [modality.value for modality in request.plan.without],
         "inputs": request.inputs is not None,
     }
-    _note(request.out, run, "--out")
+    _claim_one(request.out, run, "--out")
     if request.inputs is not None:
-        _note(request.inputs, data, "--inputs")
+        _claim_one(request.inputs, data, "--inputs")
 
 
-def _note(folder: Path, this: dict[str, object], option: str) -> None:
-    """Write down what a folder belongs to, or compare with what is written there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RUN_FILE
-    if not path.exists():
-        path.write_text(json.dumps(this, indent=1) + "\n", encoding="utf-8")
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        before = {}
-    differing = [key for key in this if before.get(key) != this[key]]
-    if differing:
-        raise InputError(
-            f"{folder} holds an evaluation with another {differing[0]}",
-            f"Choose another folder for {option}.",
-        )
+def _claim_one(folder: Path, this: dict[str, object], option: str) -> None:
+    claim_folder(folder / RUN_FILE, this, "an evaluation", f"Choose another folder for {option}.")
 
 
 def _evaluated(request: Request, todo: Sequence[int]) -> Iterator[int]:

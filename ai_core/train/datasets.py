@@ -15,8 +15,8 @@ IMAGES = ("*.mha", "*.nii.gz")
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """Several data sets; each draw takes one of them with equal chance, whatever its size."""
+class Several:
+    """Several data sets together."""
 
     parts: tuple[Cases, ...]
 
@@ -27,6 +27,10 @@ class Mixed:
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
+
+
+class Mixed(Several):
+    """Each draw takes one of the data sets with equal chance, whatever its size."""
 
     def draw(
         self,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ai_core.config import CoreConfig, Grid
 from ai_core.errors import InputError
 from ai_core.sim.sites import Site, site_from_dict
-from ai_core.train.datasets import open_cases
+from ai_core.train.datasets import Several, open_cases
 from ai_core.train.source import Cases, Drawn, Rng, Source, ZyxMm
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -123,22 +123,13 @@ def open_site(site: SiteData, config: CoreConfig, scratch: Path, held_out: bool 
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(Several):
     """The sites of a stage: draws come from the last with chance ``newest``, else from before.
 
     In order (``number``) the sites take turns.
     """
 
-    parts: tuple[Cases, ...]
     newest: float
-
-    @property
-    def real(self) -> bool:
-        """Whether all parts are examinations of patients."""
-        return all(part.real for part in self.parts)
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
 
     def draw(
         self,

@@ -25,7 +25,7 @@ from ai_core.evaluate.record import (
     write_record,
 )
 from ai_core.evaluate.report import as_markdown, make_report, write_report
-from ai_core.evaluate.run import Outcome, Request, _note, run_evaluation
+from ai_core.evaluate.run import Outcome, Request, _claim_one, run_evaluation
 from ai_core.evaluate.sources import as_labelled, draw_sites, matrix_of, open_source
 from ai_core.labelled import LabelledCase
 from ai_core.release import Release
@@ -148,9 +148,9 @@ def _assert_same_case(read: LabelledCase, drawn: LabelledCase) -> None:
 
 
 def test_inputs_of_other_data_are_refused(tmp_path: Path) -> None:
-    _note(tmp_path / "inputs", {"seed": 4}, "--inputs")
+    _claim_one(tmp_path / "inputs", {"seed": 4}, "--inputs")
     with pytest.raises(InputError, match="another seed"):
-        _note(tmp_path / "inputs", {"seed": 5}, "--inputs")
+        _claim_one(tmp_path / "inputs", {"seed": 5}, "--inputs")
 
 
 def test_other_seeds_draw_other_sites() -> None:
