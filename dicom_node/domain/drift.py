@@ -18,7 +18,6 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtri
 
 BINS = 5
 """Quantile bins of a number: at 50 studies ten in each."""
@@ -141,6 +140,8 @@ def psi(one: Sequence[float], other: Sequence[float]) -> float:
 
 def limit_of(counts: tuple[int, int], bins: int, rule: DriftRule) -> float:
     """Return the index above which a change is believed, for so many values and filled bins."""
+    from scipy.special import chdtri  # large, and the receiver, which never asks, imports this
+
     spread = 1 / counts[0] + 1 / counts[1]
     chance = float(chdtri(max(1, bins - 1), rule.significance))
     return max(rule.psi, spread * chance)
