@@ -148,7 +148,7 @@ port = 0
 quiet_s = {QUIET_S}
 patience_s = {PATIENCE_S}
 [web]
-port = 0
+enabled = false
 [[peers]]
 name = "pacs"
 ae_title = "DEMO_PACS"

@@ -162,7 +162,7 @@ def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
 
 
 def run_web(config: NodeConfig, ports: Ports, announce: Announce) -> None:
-    """Status pages."""
+    """Web console and API."""
     from dicom_node.web.server import serve
 
     serve(config, ports.get("port"), announce, stop_event())

@@ -103,8 +103,8 @@ def adapt(request: Request) -> dict[str, Any]:
 
 def _finished(out: Path) -> dict[str, Any] | None:
     """Return the report of an adaptation whose release stands there, perhaps signed by now."""
-    if not (out / "release" / MANIFEST).exists():
-        return None
+    if not ((out / "release" / MANIFEST).exists() and (out / REPORT_FILE).exists()):
+        return None  # also where it was stopped between the two
     report: dict[str, Any] = json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
     return report if report.get("state") == "accepted" else None
 

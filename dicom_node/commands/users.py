@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -103,11 +104,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
             }
             for one in store.accounts()
         ]  # fmt: skip
-    if as_json:
-        print_json(rows)
-    else:
-        columns = ("name", "role", "password", "last_login_at")
-        print_table("Accounts", columns, [[row[key] for key in columns] for row in rows])
+    _list(("name", "role", "password", "last_login_at"), "Accounts", rows, as_json)
 
 
 @tokens.command("add")
@@ -154,11 +151,16 @@ def token_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fals
             }
             for one in store.tokens()
         ]  # fmt: skip
+    _list(("name", "role", "made_by", "ends_at", "used_at"), "Tokens", rows, as_json)
+
+
+def _list(
+    columns: Sequence[str], title: str, rows: Sequence[Mapping[str, object]], as_json: bool
+) -> None:
     if as_json:
         print_json(rows)
     else:
-        columns = ("name", "role", "made_by", "ends_at", "used_at")
-        print_table("Tokens", columns, [[row[key] for key in columns] for row in rows])
+        print_table(title, columns, [[row[key] for key in columns] for row in rows])
 
 
 def _read_password() -> str:

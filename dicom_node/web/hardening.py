@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,7 +47,10 @@ class Hardening:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        body = await _whole_body(receive)
+        try:
+            body = await _whole_body(receive)
+        except ClientDisconnect:
+            return  # half a form must not be taken for a whole one
         if body is None:
             refusal = PlainTextResponse(f"more than {BODY_LIMIT} bytes were sent\n", 413)
             await refusal(scope, receive, answer)
@@ -69,14 +73,20 @@ class _Replay:
 
 
 async def _whole_body(receive: Receive) -> bytes | None:
-    """Return the body of a request; None where it is too long."""
+    """Return the body of a request; None where it is too long.
+
+    Raises:
+        ClientDisconnect: the client went before its end.
+    """
     parts, length = [], 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         part = message.get("body", b"")
         length += len(part)
         if length > BODY_LIMIT:
             return None
         parts.append(part)
-        if message["type"] != "http.request" or not message.get("more_body"):
+        if not message.get("more_body"):
             return b"".join(parts)

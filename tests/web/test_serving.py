@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import socket
 import ssl
@@ -15,11 +16,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.errors import WrongUseError
 from dicom_node.store.store import Store
+from dicom_node.web.hardening import Hardening
 from dicom_node.web.listening import check_listening
 from dicom_node.web.server import CONNECTIONS, serve
 from tests.net.certificates import Authority
@@ -107,6 +110,24 @@ def test_who_sends_too_slowly_gives_the_place_back(
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             first, second = (client.get("/login", timeout=60) for _ in range(2))
         assert (first.status_code, second.status_code) == (200, 200)
+
+
+def test_half_a_form_is_not_taken_for_a_whole_one() -> None:
+    messages = [{"type": "http.request", "body": b"name=ann&role=a", "more_body": True},
+                {"type": "http.disconnect"}]  # fmt: skip
+    reached: list[object] = []
+
+    async def app(*arguments: object) -> None:
+        reached.append(arguments)
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        reached.append(message)
+
+    asyncio.run(Hardening(app, secure=False)({"type": "http"}, receive, send))
+    assert (reached, messages) == ([], [])
 
 
 def test_serve_ends_with_status_2_before_it_begins(tmp_path: Path) -> None:
