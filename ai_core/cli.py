@@ -327,6 +327,11 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}. Check the path, its rights and the disk.", err=True)
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise

@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from ai_core.adapt.keep import write_weights
 from ai_core.adapt.plan import FinetunePlan
 from ai_core.adapt.score import NO_DROPOUT
 from ai_core.release import Release
+from ai_core.resume import write_json
 from ai_core.train.archive_source import ArchiveSource
 from ai_core.train.data import Batch, LesionSamples, generator, stream
 from ai_core.train.loop import PhasePlan, PhaseRun
@@ -70,7 +72,7 @@ class Finetune:
         done = self.folder / "done.json"
         if not done.exists():
             PhaseRun(plan, network, self.folder, release.device, CHECKPOINT_MINUTES).run(True)
-            done.write_text(json.dumps({"steps": watch.steps()}) + "\n", encoding="utf-8")
+            write_json(done, {"steps": watch.steps()})
         return with_weights(release, watch.best())
 
     def _batches(self, start: int) -> Iterator[Batch]:
@@ -122,9 +124,8 @@ class Watcher:
         history = {k: v for k, v in self._history().items() if k < step}
         history[step] = self._loss(weights)
         if history[step] <= min(history.values()):
-            save_file({k: v.cpu().contiguous() for k, v in weights.items()}, self._best_file)
-        text = json.dumps({str(k): round(v, 6) for k, v in history.items()}, indent=1)
-        self._history_file.write_text(text + "\n", encoding="utf-8")
+            write_weights(self._best_file, weights)
+        write_json(self._history_file, {str(k): round(v, 6) for k, v in history.items()})
         best = min(history, key=lambda k: history[k])
         return sum(k > best for k in history) >= self._job.plan.patience
 
@@ -141,7 +142,7 @@ class Watcher:
         if not self._history_file.exists():
             return {}
         stored = json.loads(self._history_file.read_text(encoding="utf-8"))
-        return {int(k): float(v) for k, v in stored.items()}
+        return {int(k): float(stored[k]) for k in sorted(stored, key=int)}
 
     def _loss(self, weights: Weights) -> float:
         """Mean loss; candidates are jittered the same way each time."""

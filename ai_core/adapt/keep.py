@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from safetensors.torch import save
+from torch import Tensor
 
 from ai_core.adapt.plan import AdaptPlan
 from ai_core.adapt.roles import Role
@@ -104,6 +106,13 @@ def _read(path: Path) -> HeldOut:
         prevalence=stored["prevalence"],
         real=stored["real"],
     )
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write weights (safetensors); the file appears whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_bytes(save({name: one.cpu().contiguous() for name, one in weights.items()}))
+    part.replace(path)
 
 
 def once(path: Path, make: Callable[[], None]) -> None:

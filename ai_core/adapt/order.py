@@ -10,7 +10,6 @@ for.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from ai_core.adapt.score import stated_likelihoods
 from ai_core.calibration import logit
 from ai_core.release import Release
+from ai_core.resume import write_json
 from ai_core.train.fit import HeldOut, scored
 
 Floats = npt.NDArray[np.float64]
@@ -95,8 +95,7 @@ class Wanted:
 def write_wanted(wanted: Sequence[Wanted], folder: Path) -> None:
     """Write the list as JSON (for `dicom-node annotations wanted`) and CSV."""
     rows = [asdict(one) for one in wanted]
-    text = json.dumps({"format": 1, "wanted": rows}, indent=1) + "\n"
-    (folder / "to-annotate.json").write_text(text, encoding="utf-8")
+    write_json(folder / "to-annotate.json", {"format": 1, "wanted": rows})
     with (folder / "to-annotate.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(Wanted.__dataclass_fields__))
         writer.writeheader()

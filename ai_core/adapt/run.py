@@ -77,7 +77,8 @@ def adapt(request: Request) -> dict[str, Any]:
         InputError: the data cannot be used, or the folder belongs to another adaptation.
         ReleaseError: the release cannot be used.
     """
-    request.out.mkdir(parents=True, exist_ok=True)
+    # prepared images are in it: like the data folder of the node, not for others on the machine
+    request.out.mkdir(mode=0o750, parents=True, exist_ok=True)
     torch.set_num_threads(request.plan.threads)
     start = time.monotonic()
     parent = load_release(request.release, request.device)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ai_core.adapt.calibrate import refit
 from ai_core.adapt.cases import SiteCase
 from ai_core.adapt.finetune import Finetune, Material, with_weights
-from ai_core.adapt.keep import once, rated
+from ai_core.adapt.keep import once, rated, write_weights
 from ai_core.adapt.plan import AdaptPlan, Order
 from ai_core.adapt.profile_fit import blend_norms, fit_profile, measure_tissue
 from ai_core.release import Release
@@ -57,9 +57,7 @@ def profiled(
     def blend() -> None:
         blended = blend_norms(release, source, count, profile.norm_blend)
         network = JointModel(blended.localizer, blended.classifier, freeze=False)
-        part = weights.with_suffix(".part")
-        save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, part)
-        part.replace(weights)
+        write_weights(weights, network.state_dict())
 
     once(weights, blend)
     return with_weights(release, load_file(weights))

@@ -7,6 +7,7 @@ the same weights as one that was not (batch *i* depends on *i* alone, the genera
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 import time
@@ -204,9 +205,10 @@ def freeze_norm(network: nn.Module) -> None:
 
 
 def save_atomic(content: dict[str, Any], path: Path) -> None:
-    """Write with torch, then rename: a kill leaves the old file or the new one."""
-    part = path.with_suffix(".part")
-    torch.save(content, part)
+    """Write with torch, then rename: a kill or a full disk leaves the old file or the new one."""
+    part, buffer = path.with_suffix(".part"), io.BytesIO()
+    torch.save(content, buffer)
+    part.write_bytes(buffer.getbuffer())
     part.replace(path)
 
 

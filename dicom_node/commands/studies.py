@@ -40,12 +40,16 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 def show(
     study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
 ) -> None:
-    """Show the revisions of one study: state, reason, results, deliveries, timeline."""
-    with open_store(config) as (_, store):
+    """Show the revisions of one study: state, reason, model, results, deliveries, timeline."""
+    from dicom_node.flow.outbox import model_of
+
+    with open_store(config) as (node_config, store):
         rows = store.studies_show(study_uid)
         events = store.timeline(study_uid)
     if not rows:
         raise _unknown(study_uid)
+    for row in rows:
+        row["model"] = model_of(node_config.node.data_dir, study_uid, row["revision"])
     if as_json:
         print_json([{**row, "timeline": _of_revision(events, row["revision"])} for row in rows])
         return
@@ -115,6 +119,9 @@ def _print_revision(row: dict[str, Any], events: list[dict[str, Any]]) -> None:
     if row["message"]:
         typer.echo(f"message   {row['message']}")
     typer.echo(f"received  {row['instances']} instances, since {row['received_at']}")
+    if row["model"]:
+        model = row["model"]
+        typer.echo(f"model     {model['name']} {model['version']}  {model['sha256']}")
     for result in row["results"]:
         form = f" ({result['variant']})" if result["variant"] else ""
         typer.echo(f"result    {result['kind']}{form}  {result['sop_instance_uid']}")

@@ -32,6 +32,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.dicom.volume import build_case
 from dicom_node.domain.annotation import AnnotationKind, AnnotationProblem, AnnotationState
 from dicom_node.domain.states import RevisionState
+from dicom_node.durable import ensure_dir
 from dicom_node.errors import InputProblem
 from dicom_node.flow.annotate import AnnotatedStudy
 from dicom_node.flow.audit import AuditTrail
@@ -110,6 +111,7 @@ def export_annotated(
             studies or [row.instance.study_uid]
         ):
             used.setdefault(row.instance.study_uid, []).append(row)
+    ensure_dir(out)  # where it is made here, others on the machine cannot read it
     trail = AuditTrail(store, config, SystemClock())
     found = []
     for number, study_uid in enumerate(studies or used, start=1):

@@ -29,6 +29,19 @@ def results_folder(study_uid: str, number: int) -> str:
     return f"{RESULTS}/{hashlib.sha256(study_uid.encode()).hexdigest()[:16]}-{number}"
 
 
+def model_of(data_dir: Path, study_uid: str, number: int) -> dict[str, Any] | None:
+    """Return name, version and digest of the release that analysed a revision; None: nothing did.
+
+    Also None where the result cannot be read.
+    """
+    try:
+        path = data_dir / results_folder(study_uid, number) / "result.json"
+        told = json.loads(path.read_bytes())
+        return dict(told["model"]) if told["state"] == "analysed" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def write_manifests(store: Store, data_dir: Path) -> int:
     """Bring manifests up to date with the database; returns how many were written."""
     due = store.manifests_due()

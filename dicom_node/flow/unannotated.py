@@ -18,6 +18,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.dicom.volume import build_case
 from dicom_node.domain.annotation import AnnotationState
 from dicom_node.domain.states import RevisionState
+from dicom_node.durable import ensure_dir
 from dicom_node.errors import InputProblem, NodeError
 from dicom_node.flow.annotate import AnnotatedStudy
 from dicom_node.flow.annotated import Exported, case_name, loader
@@ -61,6 +62,7 @@ def export_unannotated(
     """
     from ai_core import write_images
 
+    ensure_dir(out)
     trail = AuditTrail(store, config, SystemClock())
     annotated = _annotated(store)
     studies = [uid for uid in _analysed(store) if uid not in annotated][:limit]

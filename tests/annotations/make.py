@@ -25,7 +25,7 @@ from dicom_node.annotations.result import SENT_KINDS, SentResult, read_result
 from dicom_node.annotations.segmentation import Source
 from dicom_node.domain.annotation import LABEL_MAP, SEGMENTATION
 from dicom_node.results.build import Analysed, KeyImageVolumes, ResultObject, build_results
-from tests.flow.conftest import STUDY, T2W, series
+from tests.flow.conftest import T2W, series
 from tests.results import result_cases as cases
 
 Mask = npt.NDArray[np.bool_]
@@ -296,19 +296,25 @@ def groups_of(report: Dataset, tracking_uid: str) -> list[Dataset]:
     ]
 
 
+def replaced(before: Dataset) -> list[Dataset]:
+    """Value of Predecessor Documents Sequence of an object made from ``before`` (PS3.3 C.18.8)."""
+    instance, in_series, in_study = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = before.SOPClassUID
+    instance.ReferencedSOPInstanceUID = before.SOPInstanceUID
+    in_series.SeriesInstanceUID = before.SeriesInstanceUID
+    in_series.ReferencedSOPSequence = [instance]
+    in_study.StudyInstanceUID = before.StudyInstanceUID
+    in_study.ReferencedSeriesSequence = [in_series]
+    return [in_study]
+
+
 def verified(report: Dataset, name: str = "Reader^Two") -> Dataset:
     """A report as a person verified it: a new instance that names the one it replaces."""
-    before = Dataset()
-    before.ReferencedSOPClassUID = report.SOPClassUID
-    before.ReferencedSOPInstanceUID = report.SOPInstanceUID
-    in_series, in_study, observer = Dataset(), Dataset(), Dataset()
-    in_series.SeriesInstanceUID = report.SeriesInstanceUID
-    in_series.ReferencedSOPSequence = [before]
-    in_study.StudyInstanceUID, in_study.ReferencedSeriesSequence = STUDY, [in_series]
+    observer = Dataset()
     observer.VerifyingObserverName, observer.VerifyingOrganization = name, "Hospital"
     observer.VerificationDateTime = "20260204080000"
     return copied(
-        report, VerificationFlag="VERIFIED", PredecessorDocumentsSequence=[in_study],
+        report, VerificationFlag="VERIFIED", PredecessorDocumentsSequence=replaced(report),
         VerifyingObserverSequence=[observer],
     )  # fmt: skip
 

@@ -398,6 +398,13 @@ def test_a_plan_is_read_and_a_wrong_one_refused(tmp_path: Path) -> None:
         read_plan(path)
 
 
+def test_the_guide_shows_the_plan_as_it_is(tmp_path: Path) -> None:
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "adaptation.md").read_text()
+    path = tmp_path / "plan.toml"
+    path.write_text(guide.split("```toml\n")[1].split("```")[0])
+    assert read_plan(path) == AdaptPlan()
+
+
 def test_a_folder_belongs_to_one_adaptation(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
