@@ -35,6 +35,7 @@ from ai_core.adapt.score import sheet_of
 from ai_core.adapt.stages import Annotated, calibrated, finetuned, profiled
 from ai_core.errors import InputError
 from ai_core.manifest import MANIFEST
+from ai_core.picai.layout import open_archive
 from ai_core.release import Release, load_release
 from ai_core.resume import write_json
 from ai_core.sim.dataset import build_cache
@@ -77,11 +78,14 @@ def adapt(request: Request) -> dict[str, Any]:
         InputError: the data cannot be used, or the folder belongs to another adaptation.
         ReleaseError: the release cannot be used.
     """
-    # prepared images are in it: like the data folder of the node, not for others on the machine
-    request.out.mkdir(mode=0o750, parents=True, exist_ok=True)
     torch.set_num_threads(request.plan.threads)
     start = time.monotonic()
     parent = load_release(request.release, request.device)
+    open_archive((request.data,))  # a slip of the pen claims no folder
+    if request.roles is not None:
+        read_roles(request.roles)
+    # prepared images are in it: like the data folder of the node, not for others on the machine
+    request.out.mkdir(mode=0o750, parents=True, exist_ok=True)
     claim(request.out, parent.info.sha256, request.data, request.plan)
     finished = _finished(request.out)
     if finished is not None:

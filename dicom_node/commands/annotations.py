@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,9 @@ from dicom_node.commands.common import (
 )
 from dicom_node.domain.annotation import AnnotationState
 from dicom_node.errors import NodeError
+
+if TYPE_CHECKING:
+    from dicom_node.config import NodeConfig
 
 app = typer.Typer(help="What people stored about the node's findings.", no_args_is_help=True)
 StudyArgument = Annotated[str, typer.Argument(help="Study Instance UID.")]
@@ -95,7 +99,7 @@ def export(
         task = bar.add_task("studies", total=None)
         folder = out or node_config.node.data_dir / FOLDER
         found = export_annotated(
-            store, node_config, folder, analyser(node_config), study or (),
+            store, node_config, folder, analyser(partial(_release, node_config)), study or (),
             lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
         others = export_unannotated(
@@ -133,6 +137,15 @@ def wanted(
         return
     columns = ("rank", "study_uid", "patient_id", "annotated", "uncertainty")
     print_table("To annotate", columns, [[row[name] for name in columns] for row in rows])
+
+
+def _release(config: NodeConfig) -> Any:
+    """Load the configured release, or the packaged one, where it may run."""
+    from ai_core import load_release
+    from dicom_node.registry.choose import release_without_registry
+
+    due, model = release_without_registry(config), config.model
+    return load_release(due.folder, model.device, model.precision, due.sha256)
 
 
 def _cell(row: dict[str, Any], name: str) -> object:

@@ -111,7 +111,6 @@ def export_annotated(
             studies or [row.instance.study_uid]
         ):
             used.setdefault(row.instance.study_uid, []).append(row)
-    ensure_dir(out)  # where it is made here, others on the machine cannot read it
     trail = AuditTrail(store, config, SystemClock())
     found = []
     for number, study_uid in enumerate(studies or used, start=1):
@@ -168,6 +167,7 @@ class _Export:
         self.trail.exported(
             self.study_uid, Counter(row.sop_class_uid for row in study.rows), str(self.out)
         )
+        ensure_dir(self.out)  # where it is made here, others on the machine cannot read it
         write_labelled(name, case, CoreLabels(*labels), self.out, _about(ordered, sent))
         return name
 
@@ -247,18 +247,15 @@ def _about(rows: Sequence[AnnotationRow], sent: SentRevision | None) -> Mapping[
     }  # fmt: skip
 
 
-def analyser(config: NodeConfig) -> Analyse:
-    """Return a function that finds gland and zones with the configured release, loaded once."""
+def analyser(release: Callable[[], Any]) -> Analyse:
+    """Return a function that finds gland and zones; ``release`` gives what does it, asked once."""
     loaded: list[Any] = []
 
     def analyse_case(case: Case) -> tuple[Labels, Labels]:
-        from ai_core import analyse, load_release
+        from ai_core import analyse
 
         if not loaded:
-            path = Path(config.model.release) if config.model.release else None
-            loaded.append(
-                load_release(path, device=config.model.device, precision=config.model.precision)
-            )
+            loaded.append(release())
         result = analyse(case, loaded[0])
         return result.gland_mask, result.zones
 

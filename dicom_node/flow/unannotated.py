@@ -62,7 +62,6 @@ def export_unannotated(
     """
     from ai_core import write_images
 
-    ensure_dir(out)
     trail = AuditTrail(store, config, SystemClock())
     annotated = _annotated(store)
     studies = [uid for uid in _analysed(store) if uid not in annotated][:limit]
@@ -73,6 +72,7 @@ def export_unannotated(
         try:
             case = build_case(study.selection(study.sent[0]), loader(study, data_dir))
             trail.exported(study_uid, Counter(row.sop_class_uid for row in study.rows), str(out))
+            ensure_dir(out)
             write_images(name, case, out)
             found.append(Exported(study_uid, name))
         except InputProblem as problem:

@@ -13,11 +13,16 @@ from ai_core.labelled import LabelledCase
 from ai_core.picai import open_archive, read_study
 from ai_core.train.archive_source import _prepare
 from ai_core.types import Case
+from dicom_node.commands.annotations import _release
+from dicom_node.config import NodeConfig, NodeSection
+from dicom_node.config_sections import ModelSection
+from dicom_node.errors import RegistryError
 from dicom_node.flow.annotate import judge_annotations
 from dicom_node.flow.annotated import Exported, export_annotated, fill_zones
 from tests.annotations.make import Drawn, Scene, copied, drawn, verified
 from tests.flow.conftest import STUDY, Node
 from tests.flow.test_annotate import analysed, lesion, scene
+from tests.releases import light
 
 __all__ = ["scene"]
 
@@ -96,6 +101,14 @@ def test_zones_nobody_drew_or_sent_are_found(node: Node, tmp_path: Path) -> None
     assert len(asked) == 1
     zones = read_back(tmp_path).reference.zones
     assert zones is not None and np.array_equal(zones, scene.result.zones)
+
+
+def test_an_unsigned_release_draws_nothing(tmp_path: Path) -> None:
+    light(tmp_path / "unsigned", "unsigned")
+    model = ModelSection(release=str(tmp_path / "unsigned"))
+    node = NodeSection(data_dir=tmp_path / "data")
+    with pytest.raises(RegistryError, match="is not signed"):
+        _release(NodeConfig(node=node, model=model))
 
 
 def test_an_export_again_replaces_and_others_stay(node: Node, scene: Scene, tmp_path: Path) -> None:

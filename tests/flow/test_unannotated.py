@@ -29,11 +29,15 @@ def test_a_study_without_annotation_is_written_and_found_again(
     node: Node, scene: Scene, tmp_path: Path
 ) -> None:
     analysed(node, scene)
+    before = set(tmp_path.rglob("*"))
     (one,) = export_unannotated(node.store, node.config, tmp_path / "set", 5)
     assert (one.study_uid, one.left_out) == (STUDY, "")
+    outside = set(tmp_path.rglob("*")) - before - {*(tmp_path / "set").rglob("*"), tmp_path / "set"}
+    assert not outside, "nothing is written beside the folder"
     (study,) = open_archive([tmp_path / "set"]).studies
     assert (study.name, dict(study.labels), study.row) == (one.name, {}, None)
     assert read_images(study).t2w.array.shape == scene.geometry.shape_zyx
+    assert (tmp_path / "set").stat().st_mode & 0o007 == 0, "closed to others on the machine"
     for path in (tmp_path / "set").rglob("*"):
         assert STUDY not in path.name
         assert not path.is_file() or STUDY.encode() not in path.read_bytes()

@@ -1,8 +1,8 @@
 """A hospital adapts the node to its scanner: real PACS, whole node, the commands of the guides.
 
-Study in, result out, edited objects in, annotations listed and exported, `ai-core adapt`, candidate,
-shadow, active, and back again. Seven small studies of two simulated examinations, with grain of
-their own: what the networks learn from them is nothing, and every step is the one of a hospital.
+Study in, result out, edited objects in, annotations listed and exported, `ai-core adapt`,
+candidate, shadow, active, and back again. Seven small studies of two simulated examinations, each
+with a grain of its own: the networks learn nothing from them, and every step is a hospital's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +251,9 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def check_adaptation(hospital: Hospital, report: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
+def check_adaptation(
+    hospital: Hospital, report: dict[str, Any], rows: list[dict[str, Any]]
+) -> Path:
     """The release names no patient and no study; the list of what to annotate is for this node."""
     out = hospital.folder / "physics" / "adapt-2"
     assert (report["state"], report["parent"]) == ("accepted", PACKAGED_SHA256)

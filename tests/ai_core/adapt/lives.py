@@ -1,4 +1,4 @@
-"""`ai-core` run again and again, each time in a forked process that is killed or refused by the disk.
+"""`ai-core` again and again, each time in a forked process that is killed or the disk refuses.
 
 One JSON object a line on stdin: ``argv``; ``kill_at``: SIGKILL before the file of this number
 (from 1) appears under its name; ``largest``: no file may get larger (bytes); ``log``: file for what

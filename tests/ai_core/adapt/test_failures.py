@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ai_core.adapt.run import Request, adapt
+from ai_core.errors import CoreError
 from ai_core.manifest import MANIFEST, verify_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -37,9 +39,7 @@ Live = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def live(
-    parent: Path, site: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Live]:
+def live(parent: Path, site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """Run `ai-core adapt` once in a folder; returns the exit status, negative for a signal."""
     file = tmp_path_factory.mktemp("plan") / "plan.toml"
     program = subprocess.Popen(
@@ -141,3 +141,15 @@ def test_a_refusal_is_status_1_with_the_figures_and_leaves_no_release(
     assert not (out / "release").exists()
     assert json.loads((out / "report.json").read_text())["state"] == "refused"
     assert (content_of(parent), content_of(site)) == before
+
+
+def test_a_wrong_path_claims_no_folder(parent: Path, site: Path, tmp_path: Path) -> None:
+    wrong = [
+        Request(tmp_path / "absent", site, tmp_path / "out"),
+        Request(parent, tmp_path / "absent", tmp_path / "out"),
+        Request(parent, site, tmp_path / "out", roles=tmp_path / "absent"),
+    ]
+    for request in wrong:
+        with pytest.raises(CoreError, match="absent"):
+            adapt(request)
+    assert not list(tmp_path.iterdir())
