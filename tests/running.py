@@ -20,6 +20,7 @@ from dicom_node.store.store import Store
 from tests.databases import open_store
 
 START_LIMIT_S = 90.0
+COMMAND_LIMIT_S = 600.0
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -169,7 +170,7 @@ class NodeUnderTest:
         """Run `dicom-node ... --config` of this node."""
         done = subprocess.run(
             [sys.executable, "-m", "dicom_node", *arguments, "--config", str(self.config_file)],
-            capture_output=True, text=True, check=False, timeout=120,
+            capture_output=True, text=True, check=False, timeout=COMMAND_LIMIT_S,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stderr
         return done

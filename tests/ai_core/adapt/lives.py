@@ -35,7 +35,7 @@ def _kill_at(number: int) -> None:
 
 
 def _live(order: dict[str, Any]) -> int:
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(log, stream)
     if order.get("kill_at"):
