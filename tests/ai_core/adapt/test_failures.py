@@ -91,14 +91,23 @@ def digest_of(out: Path) -> str:
     return hashlib.sha256((out / "release" / MANIFEST).read_bytes()).hexdigest()
 
 
+def begun(undisturbed: Path, out: Path) -> Path:
+    """An adaptation that was stopped early: two studies and an anatomy are still to be prepared."""
+    for name in ("cases", "simulated"):
+        shutil.copytree(undisturbed / name, out / name)
+    for path in [*out.glob("cases/PATIENT[01]_*"), out / "simulated" / "anatomy-000003.npz"]:
+        path.unlink()
+    return out
+
+
 def test_an_adaptation_killed_again_and_again_ends_with_the_same_release(
     live: Live, undisturbed: Path, parent: Path, site: Path, tmp_path: Path
 ) -> None:
     before = content_of(parent), content_of(site)
-    out, status, lives = tmp_path / "out", -int(signal.SIGKILL), 0
+    out, status, lives = begun(undisturbed, tmp_path / "out"), -int(signal.SIGKILL), 0
     while status == -signal.SIGKILL:
         lives += 1
-        status = live(out, kill_at=4 * lives)
+        status = live(out, kill_at=3 * lives)
         if (out / "release").exists():  # it is there whole, or not at all
             verify_files(out / "release")
     assert status == 0, log_of(out).read_text()
@@ -113,22 +122,23 @@ def test_a_full_disk_ends_it_with_a_sentence_and_it_goes_on_when_there_is_room(
 ) -> None:
     """A file that may not grow is refused as on a full disk: by the system, half written."""
     before = content_of(parent), content_of(site)
-    begun, done = tmp_path / "begun", shutil.copytree(undisturbed, tmp_path / "done")
+    early = begun(undisturbed, tmp_path / "early")
+    done = shutil.copytree(undisturbed, tmp_path / "done")
     shutil.rmtree(done / "release")
     (done / "report.json").unlink()
     # While studies are prepared, while networks are trained, while the release is written.
-    for out, largest in ((begun, 20_000), (begun, 1_000_000), (done, 100_000)):
+    for out, largest in ((early, 20_000), (early, 1_000_000), (done, 100_000)):
         assert live(out, largest=largest) == 1
         told = log_of(out).read_text().splitlines()[-1]
         assert told.startswith("error: [Errno 27]"), told
         assert told.endswith("Check the path, its rights and the disk.")
         assert not (out / "release").exists()
-    assert (begun / "work" / "finetune").is_dir()
-    for out in (begun, done):
+    assert (early / "work" / "finetune").is_dir()
+    for out in (early, done):
         assert live(out) == 0, log_of(out).read_text()
         assert digest_of(out) == digest_of(undisturbed)
     assert (content_of(parent), content_of(site)) == before
-    assert {path.stem for path in tmp_path.iterdir()} == {"begun", "done"}
+    assert {path.stem for path in tmp_path.iterdir()} == {"early", "done"}
 
 
 def test_a_refusal_is_status_1_with_the_figures_and_leaves_no_release(
