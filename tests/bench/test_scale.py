@@ -194,13 +194,10 @@ def server() -> Iterator[str]:
         yield url
 
 
-def compare(title: str, one: Rate, more: Rate) -> float:
-    """Print both rates; returns their ratio."""
-    ratio = more.per_hour / one.per_hour
-    cores = len(os.sched_getaffinity(0))
-    print(
-        f"\n{title}, {one.studies} studies, PostgreSQL, {cores} cores, load {os.getloadavg()[0]:.1f}"
-    )
+def compare(title: str, one: Rate, more: Rate) -> None:
+    """Print both rates and their ratio."""
+    where = f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}"
+    print(f"\n{title}, {one.studies} studies, PostgreSQL, {where}")
     for rate in (one, more):
         print(f"  {rate.workers} workers: {rate.per_hour:.0f} studies/h, shares {rate.shares}")
     print(f"  ratio {more.per_hour / one.per_hour:.2f}")
