@@ -14,7 +14,7 @@ from pathlib import Path
 from dicom_node.clock import Clock
 from dicom_node.errors import NodeError
 from dicom_node.flow.filing import Filing
-from dicom_node.flow.journal import Journal, JournalLimits, orphans
+from dicom_node.flow.journal import Journal, JournalLimits
 from dicom_node.flow.spool import JOURNAL
 from dicom_node.store.store import Store
 
@@ -46,10 +46,7 @@ class Adoption:
         Raises:
             StoreError: disk or database refused; the logs stay.
         """
-        folder = self._data_dir / JOURNAL
-        if not orphans(folder):
-            return 0
-        journal = Journal(folder, JournalLimits(kept_logs=0))
+        journal = Journal(self._data_dir / JOURNAL, JournalLimits(kept_logs=0))
         try:
             return Filing(self._store, self._data_dir, self._clock, journal).file_leftovers()
         finally:

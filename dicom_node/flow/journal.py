@@ -332,16 +332,6 @@ class Journal:
             self._active = None
 
 
-def orphans(folder: Path) -> bool:
-    """Whether a receiver that is gone left a log."""
-    for path in folder.glob(f"*{_SUFFIX}"):
-        file = _adopted(path)
-        if file is not None:
-            file.close()
-            return True
-    return False
-
-
 def _adopted(path: Path) -> LogFile | None:
     """Open and lock a log that nobody has; None where somebody has it, or had and deleted it."""
     try:
