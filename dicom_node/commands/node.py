@@ -107,7 +107,7 @@ def migrate(config: ConfigOption = DEFAULT_CONFIG) -> None:
     if found == HEAD:
         typer.echo(f"schema {HEAD}, nothing to do")
         return
-    with lock_data_dir(loaded.node.data_dir):
+    with lock_data_dir(loaded.node.data_dir, wait_s=1.0):
         Store(loaded.database_url, clock=SystemClock(), create=True).close()
     typer.echo(f"schema {HEAD}, was {found or 'none'}")
 

@@ -53,7 +53,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
             (Path(folder) / "node.sqlite3").write_bytes(migrated())
             yield f"sqlite:///{folder}/node.sqlite3"
         return
-    yield from _database(request.getfixturevalue("postgresql_template"), "TEMPLATE migrated")
+    yield from database(request.getfixturevalue("postgresql_template"), "TEMPLATE migrated")
 
 
 @pytest.fixture(params=BOTH)
@@ -63,10 +63,10 @@ def empty_url(request: pytest.FixtureRequest) -> Iterator[str]:
         with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
             yield f"sqlite:///{folder}/node.sqlite3"
         return
-    yield from _database(request.getfixturevalue("postgresql"), "")
+    yield from database(request.getfixturevalue("postgresql"), "")
 
 
-def _database(server: str, options: str) -> Iterator[str]:
+def database(server: str, options: str) -> Iterator[str]:
     name = f"t{uuid.uuid4().hex}"
     _run(server, f"CREATE DATABASE {name} {options} STRATEGY file_copy")
     yield server.replace("/postgres?", f"/{name}?")

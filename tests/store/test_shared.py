@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dicom_node.clock import ManualClock, SystemClock
+from dicom_node.config import NodeConfig
+from dicom_node.doctor import _sharing
 from dicom_node.domain.policy import PlanKind
 from dicom_node.errors import StoreError
 from dicom_node.store.rows import Plan, StaleClaim
@@ -126,3 +129,12 @@ def test_without_the_database_there_is_no_time() -> None:
 def test_the_version_of_a_schema_can_be_asked_for(url: str, empty_url: str) -> None:
     assert version_of(url) is not None
     assert version_of(empty_url) is None
+
+
+@pytest.mark.interop
+def test_the_doctor_looks_at_what_hosts_share(postgresql_template: str, tmp_path: Path) -> None:
+    node = {"database": postgresql_template, "data_dir": tmp_path}
+    found = {check.name: check for check in _sharing(NodeConfig.model_validate({"node": node}))}
+    assert found["clock"].state == "ok"
+    assert found["shared folder"].state in ("note", "ok")
+    assert list(_sharing(NodeConfig())) == []
