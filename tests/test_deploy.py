@@ -279,9 +279,8 @@ def test_orthanc_and_the_node_know_each_other() -> None:
     (peer,) = config.peers
     assert (peer.ae_title, peer.port) == (orthanc["DicomAet"], orthanc["DicomPort"])
     assert peer.host in compose()["services"]
-    (node,) = orthanc["DicomModalities"].values()
+    node = orthanc["DicomModalities"]["prostate-node"]
     assert (node["AET"], node["Port"]) == (config.node.ae_title, config.node.port)
     assert node["Host"] in compose()["services"]
     script = (DEPLOY / "orthanc" / "route.lua").read_text()
-    (name,) = orthanc["DicomModalities"]
-    assert f"'{name}'" in script and f"'{config.node.ae_title}'" in script
+    assert "'prostate-node'" in script and f"'{config.node.ae_title}'" in script

@@ -36,9 +36,7 @@ def node(tmp_path: Path) -> Iterator[PacsStandIn]:
 def box(tmp_path: Path, node: PacsStandIn) -> Iterator[OrthancPeer]:
     """Orthanc with the configuration of the box; ports, hosts and folders are those of the test."""
     settings = json.loads((BOX / "orthanc.json").read_text())
-    (target,) = settings["DicomModalities"].values()
-    target |= {"Host": "127.0.0.1", "Port": node.port}
-    settings["DicomModalities"]["storescu"] = ["STORESCU", "127.0.0.1", 104]
+    settings["DicomModalities"]["prostate-node"] |= {"Host": "127.0.0.1", "Port": node.port}
     settings |= {"LuaScripts": [str(BOX / "route.lua")], "StableAge": 1, "Plugins": []}
     kept = ("DicomPort", "HttpPort")
     peer = OrthancPeer(tmp_path / "orthanc")
