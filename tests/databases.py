@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from dicom_node.clock import Clock, ManualClock
 from dicom_node.store.store import Store
@@ -34,13 +37,17 @@ def migrated() -> bytes:
 
 
 def open_store(url: str, clock: Clock, host: str | None = None) -> Store:
-    """Open the store of an SQLite URL; where there is none yet, a migrated one is put there."""
+    """Open the store of a URL; where there is no SQLite file yet, a migrated one is put there."""
+    if not url.startswith("sqlite"):
+        return Store(url, clock=clock, host=host)
     file = Path(url.removeprefix("sqlite:///"))
     if not file.exists():
         file.write_bytes(migrated())
     return Store(url, clock=clock, host=host)
 
 
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)]
+"""Parameters of what is tested on both databases."""
 BIN = Path("/usr/lib/postgresql/15/bin")
 
 
@@ -101,3 +108,19 @@ def _wait_until_up(server: subprocess.Popen[bytes], folder: Path, port: int) -> 
             return
         time.sleep(0.1)
     raise AssertionError("PostgreSQL did not come up")
+
+
+def run_sql(server: str, *statements: str) -> None:
+    """Run statements outside a transaction."""
+    admin = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def database(server: str, options: str = "TEMPLATE migrated") -> Iterator[str]:
+    """A database of its own on a PostgreSQL, a migrated one, until the generator goes on."""
+    name = f"t{uuid.uuid4().hex}"
+    run_sql(server, f"CREATE DATABASE {name} {options} STRATEGY file_copy")
+    yield server.replace("/postgres?", f"/{name}?")
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")

@@ -13,7 +13,7 @@ import pytest
 from dicom_node.clock import SystemClock
 from dicom_node.store.store import Store
 from tests.conftest import ROOT
-from tests.store.conftest import BOTH, database
+from tests.databases import BOTH, database
 from tests.store.test_store import image, make_ready
 
 STUDIES = 12
