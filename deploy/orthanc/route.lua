@@ -1,47 +1,28 @@
--- Routes prostate MRI to the node: every MR series once it is complete, and what radiologists store
--- beside it (segmentations, reports, key objects). What the node itself sent is not sent back.
+-- Orthanc: send prostate MRI to the node. A series goes once no image of it has come for StableAge
+-- seconds. Segmentations, reports and key objects go too: what radiologists edit is the feedback.
+-- What the node itself sent stays here.
 
-local NODE = 'prostate-node'
+local NODE = 'prostate-node'   -- name of the node under DicomModalities
 local NODE_AE_TITLE = 'PROSTATE_AI'
 local ROUTED = { MR = true, SEG = true, SR = true, KO = true }
-local WORDS = { 'prost', 'pi-rads', 'pirads' }
 
-local function says_prostate(text)
-   local lower = string.lower(text or '')
-   for _, word in ipairs(WORDS) do
-      if string.find(lower, word, 1, true) then
-         return true
-      end
-   end
-   return false
-end
-
--- The study is one of the prostate if it, or any of its series, says so.
-local function is_prostate(study)
-   local tags = study['MainDicomTags']
-   if says_prostate(tags['StudyDescription']) or
-      says_prostate(tags['RequestedProcedureDescription']) then
+local function is_prostate(series, study)
+  for _, text in ipairs({ series['BodyPartExamined'] or '', series['ProtocolName'] or '',
+                          series['SeriesDescription'] or '', study['StudyDescription'] or '' }) do
+    if string.find(string.lower(text), 'prostat') then
       return true
-   end
-   for _, id in ipairs(study['Series']) do
-      local series = ParseJson(RestApiGet('/series/' .. id))['MainDicomTags']
-      if says_prostate(series['BodyPartExamined']) or
-         says_prostate(series['SeriesDescription']) or
-         says_prostate(series['ProtocolName']) then
-         return true
-      end
-   end
-   return false
+    end
+  end
+  return false
 end
 
 function OnStableSeries(seriesId, tags, metadata)
-   if not ROUTED[tags['Modality']] or metadata['RemoteAET'] == NODE_AE_TITLE then
-      return
-   end
-   local study = ParseJson(RestApiGet('/series/' .. seriesId .. '/study'))
-   if is_prostate(study) then
-      -- a job of its own: Orthanc goes on, and lists it with its result under /jobs
-      local order = { Resources = { seriesId }, Asynchronous = true }
-      RestApiPost('/modalities/' .. NODE .. '/store', DumpJson(order, true))
-   end
+  if not ROUTED[tags['Modality']] or metadata['RemoteAET'] == NODE_AE_TITLE then
+    return
+  end
+  local study = ParseJson(RestApiGet('/series/' .. seriesId .. '/study'))
+  if is_prostate(tags, study['MainDicomTags']) then
+    local job = { Resources = { seriesId }, Asynchronous = true }   -- one association for the series
+    RestApiPost('/modalities/' .. NODE .. '/store', DumpJson(job))
+  end
 end
