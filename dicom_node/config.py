@@ -126,6 +126,11 @@ class NodeConfig(Section):
         """SQLAlchemy URL of the database."""
         return self.node.database or f"sqlite:///{self.node.data_dir / 'node.sqlite3'}"
 
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts can share database and data folder (docs/deployment.md)."""
+        return not self.database_url.startswith("sqlite")
+
     def analysis_digest(self) -> str:
         """SHA-256 of the settings that change what a result says (never AE titles or ports)."""
         settings = self.model.model_dump_json(include={"device", "precision"})

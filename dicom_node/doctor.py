@@ -108,6 +108,32 @@ def _database(config: NodeConfig) -> Iterator[Check]:
         yield Check("sqlite", "ok", describe_sqlite())
 
 
+def _sharing(config: NodeConfig) -> Iterator[Check]:
+    """Look at what the parts of a node on several hosts rely on."""
+    from dicom_node.sharing import file_system_of
+    from dicom_node.store.shared_clock import SKEW_TOLD_S, DatabaseClock
+
+    if not config.shared:
+        return
+    clock = DatabaseClock(config.database_url)
+    clock.stop()
+    off = abs(clock.ahead_s) > SKEW_TOLD_S
+    yield Check(
+        "clock", "note" if off else "ok", f"{-clock.ahead_s:+.1f} s from the database's",
+        "the node takes the database's time; let both hosts follow a time server" if off else "",
+    )  # fmt: skip
+    system = file_system_of(config.node.data_dir)
+    if system is None or system.local:
+        kind = "unknown" if system is None else system.kind
+        yield Check("shared folder", "note", f"{kind}: this host alone has it",
+                    "fine on one host; several need a file system that they share")  # fmt: skip
+        return
+    yield Check(
+        "shared folder", "ok" if system.holds_locks else "wrong", system.kind,
+        "" if system.holds_locks else "use NFS 4.1 or CephFS: hosts must see each other's locks",
+    )  # fmt: skip
+
+
 def _audit(config: NodeConfig) -> Iterator[Check]:
     from dicom_node.clock import SystemClock
     from dicom_node.net.syslog import tls_context
@@ -294,6 +320,6 @@ def _drift(config: NodeConfig) -> Iterator[Check]:
 
 
 _CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (
-    _data_folder, _disk, _storage, _database, _audit, _ports, _tls, _web_console, _peers,
+    _data_folder, _disk, _storage, _database, _sharing, _audit, _ports, _tls, _web_console, _peers,
     _decoders, _model, _drift,
 )  # fmt: skip

@@ -142,15 +142,45 @@ def remove(path: Path) -> None:
         raise _refused("delete", path, error) from error
 
 
-def remove_temporary_files(folders: Iterable[Path]) -> int:
+def remove_temporary_files(folders: Iterable[Path], before_s: float | None = None) -> int:
     """Delete what writes that were cut short left in ``folders``; returns how many.
 
-    Only for the start, while nothing else writes there.
+    Without ``before_s`` only for the start, while nothing else writes there; with it, only what was
+    last written before that time (of the file system, epoch seconds).
     """
-    leftovers = [path for folder in folders for path in folder.glob(f".*{TEMP_SUFFIX}")]
+    leftovers = [
+        path
+        for folder in folders
+        for path in folder.glob(f".*{TEMP_SUFFIX}")
+        if before_s is None or _written_before(path, before_s)
+    ]
     for leftover in leftovers:
         remove(leftover)
     return len(leftovers)
+
+
+def _written_before(path: Path, time_s: float) -> bool:
+    try:
+        return path.stat().st_mtime < time_s
+    except FileNotFoundError:
+        return False
+
+
+def file_system_time_s(folder: Path) -> float:
+    """Return the time as the file system of ``folder`` writes it, which a host's may differ from.
+
+    Raises:
+        StoreError: nothing can be written there.
+    """
+    probe = folder / f".{uuid.uuid4().hex}{TEMP_SUFFIX}"
+    try:
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused("write", probe, error) from error
 
 
 class LogFile:
@@ -269,6 +299,13 @@ class LogFile:
         except BlockingIOError:
             return False
         return True
+
+    def has_its_name(self) -> bool:
+        """Whether the file still stands where it was opened."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def rename(self, path: Path) -> None:
         """Give the file another name in its folder; a power cut may bring the old one back.

@@ -67,20 +67,24 @@ def stop_event() -> threading.Event:
 
 def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     """C-ECHO and C-STORE SCP."""
-    from dicom_node.clock import SystemClock
+    from dicom_node.flow.adopt import Adoption
     from dicom_node.flow.audit import AuditTrail
     from dicom_node.flow.ingest import Ingest
     from dicom_node.net.receiver import Receiver
+    from dicom_node.store.shared_clock import clock_of
     from dicom_node.store.store import Store
 
     stop = stop_event()
-    clock = SystemClock()
+    clock = clock_of(config.database_url)
     config = _with_ports(config, ports)
     store = Store(config.database_url, clock=clock)
     audit = AuditTrail(store, config, clock)
     audit.start()
     ingest = Ingest(store, config.node.data_dir, clock)
     ingest.start()
+    adoption = Adoption(store, config.node.data_dir, clock)
+    adopting = threading.Thread(target=adoption.run, args=[stop], name="adoption", daemon=True)
+    adopting.start()
     receiver = Receiver(config, store, ingest, clock, audit=audit)
     receiver.start()
     opened = {
@@ -100,6 +104,7 @@ def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     stop.wait()
     receiver.stop()
     ingest.stop()
+    adopting.join(timeout=5.0)
     audit.close()
     store.close()
 
@@ -115,12 +120,12 @@ def _with_ports(config: NodeConfig, ports: Ports) -> NodeConfig:
 
 def run_worker(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     """Decide which studies are complete, analyse them, write the result objects."""
-    from dicom_node.clock import SystemClock
+    from dicom_node.store.shared_clock import clock_of
     from dicom_node.store.store import Store
     from dicom_node.worker import Worker
 
     stop = stop_event()
-    clock = SystemClock()
+    clock = clock_of(config.database_url)
     store = Store(config.database_url, clock=clock)
     worker = Worker(config, store, clock)
     announce({})
@@ -130,16 +135,16 @@ def run_worker(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
 
 def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     """Send result objects to their destinations, ask what they keep, answer who asks us."""
-    from dicom_node.clock import SystemClock
     from dicom_node.flow.audit import AuditTrail
     from dicom_node.flow.confirm import Confirmer
     from dicom_node.flow.deliver import DeliveryLoop
     from dicom_node.flow.forward import Forwarder
     from dicom_node.flow.pledge import PledgeLoop
+    from dicom_node.store.shared_clock import clock_of
     from dicom_node.store.store import Store
 
     stop = stop_event()
-    clock = SystemClock()
+    clock = clock_of(config.database_url)
     store = Store(config.database_url, clock=clock)
     announce({})
     audit = AuditTrail(store, config, clock)

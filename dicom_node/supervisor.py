@@ -1,8 +1,8 @@
 """`serve`: the process that owns the node. It prepares, starts the others, restarts, stops them.
 
 Order at start: configuration, lock on the data folder, migration, recovery to its end, then the
-processes; the DICOM port opens last. The children stay in the session and process group of the
-supervisor and end when it dies.
+processes (all roles, or some where others run elsewhere); the DICOM port opens last. The children
+stay in the session and process group of the supervisor and end when it dies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,7 @@ from typing import IO
 
 from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError, StoreError
+from dicom_node.instance import INSTANCE_ENV, ROLES, chosen_instance, instance_name
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ RESTART_DELAY_MAX_S = 30.0
 STABLE_AFTER_S = 60.0
 PARENT_ENV = "DICOM_NODE_PARENT_PID"
 LOCK_ENV = "DICOM_NODE_LOCK_FD"
+INSTANCES = "instances"
 LOCK_WAIT_S = 10.0
 """The processes of a node that was killed need a moment to end, more while they wait for a disk."""
 
@@ -52,10 +55,18 @@ class _Role:
 class Supervisor:
     """Runs the roles of the node as child processes until it is told to stop."""
 
-    def __init__(self, config: NodeConfig, config_file: Path) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        config_file: Path,
+        roles: Sequence[str] = ROLES,
+        instance: str = "",
+    ) -> None:
         self._config = config
         self._config_file = config_file
-        names = ["worker", "delivery", *(["web"] if config.web.enabled else []), "receiver"]
+        self._part = len(roles) < len(ROLES)
+        os.environ[INSTANCE_ENV] = chosen_instance(instance, roles)
+        names = [name for name in roles if name != "web" or config.web.enabled]
         self._roles = [_Role(name) for name in names]
         self._stopping = False
         self._ports: dict[str, dict[str, int]] = {}
@@ -68,10 +79,10 @@ class Supervisor:
         Raises:
             NodeError: the node cannot start; the message says what to do.
         """
-        with lock_data_dir(self._config.node.data_dir):
+        with hold_data_dir(self._config):
             signal.signal(signal.SIGTERM, self._on_signal)
             signal.signal(signal.SIGINT, self._on_signal)
-            prepare(self._config)
+            prepare(self._config, [role.name for role in self._roles], part=self._part)
             record_life(self._config, started=True)
             try:
                 self._start_all()
@@ -177,67 +188,116 @@ class Supervisor:
 
 
 class lock_data_dir:
-    """Hold an exclusive lock on the data folder: one node, one folder.
+    """Hold a lock on the data folder. Exclusive: one node, one folder.
+
+    ``shared`` locks are held beside each other and not beside an exclusive one. ``name``: of the
+    lock file, for a lock of an instance; such a file goes away with its holder.
 
     Every process of the node inherits the lock, so that it falls only when the last one is gone: a
     node that starts after a crash never recovers a folder in which an old process still writes.
     """
 
-    def __init__(self, data_dir: Path, wait_s: float = LOCK_WAIT_S) -> None:
-        self._path = data_dir / "node.lock"
+    def __init__(
+        self, data_dir: Path, wait_s: float = LOCK_WAIT_S, *, shared: bool = False, name: str = ""
+    ) -> None:
+        self._path = data_dir / (name or "node.lock")
         self._wait_s = wait_s
+        self._how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        self._instance = bool(name)
+        self._before = os.environ.get(LOCK_ENV, "")
         self._file: IO[str] | None = None
 
     def __enter__(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a")
-            self._acquire(self._file)
-            os.environ[LOCK_ENV] = str(self._file.fileno())
+            self._file = self._acquire()
+            os.environ[LOCK_ENV] = f"{self._before} {self._file.fileno()}".strip()
         except BlockingIOError:
-            self.__exit__()
-            raise StoreError(
-                f"another node runs on {self._path.parent}", "stop it, or choose another data_dir"
-            ) from None
+            raise self._taken() from None
         except OSError as error:
-            self.__exit__()
             raise StoreError(
                 f"cannot use the data folder {self._path.parent}: {error.strerror}",
                 "create it, or give this user the right to write there",
             ) from None
 
-    def _acquire(self, file: IO[str]) -> None:
+    def _taken(self) -> StoreError:
+        if self._instance:
+            return StoreError(
+                f"a part of the node named {self._path.stem} runs", "stop it, or give --instance"
+            )
+        return StoreError(
+            f"another node runs on {self._path.parent}", "stop it, or choose another data_dir"
+        )
+
+    def _acquire(self) -> IO[str]:
         deadline = time.monotonic() + self._wait_s
         while True:
+            file = self._path.open("a+")
             try:
-                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, self._how | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                    return file
+            except FileNotFoundError:
+                pass  # its holder ended and took it away
             except BlockingIOError:
                 if time.monotonic() >= deadline:
+                    file.close()
                     raise
+            file.close()
             time.sleep(0.05)
 
     def __exit__(self, *_exception: object) -> None:
         os.environ.pop(LOCK_ENV, None)
+        if self._before:
+            os.environ[LOCK_ENV] = self._before
         if self._file is not None:
+            if self._instance:
+                self._path.unlink(missing_ok=True)
             self._file.close()
 
 
+@contextmanager
+def hold_data_dir(config: NodeConfig) -> Iterator[None]:
+    """Hold the data folder for a node: alone with SQLite; with PostgreSQL beside other instances.
+
+    Raises:
+        StoreError: another node has it, or one of this name runs.
+    """
+    data_dir = config.node.data_dir
+    if not config.shared:
+        with lock_data_dir(data_dir):
+            yield
+        return
+    name = instance_name()
+    with (
+        lock_data_dir(data_dir, shared=True),
+        lock_data_dir(data_dir, name=f"{INSTANCES}/{name}.lock"),
+    ):
+        yield
+
+
 def inherited_lock() -> tuple[int, ...]:
-    """Return the descriptor of the lock on the data folder, for the processes started next."""
-    number = os.environ.get(LOCK_ENV, "")
-    return (int(number),) if number else ()
+    """Return the descriptors of the locks on the data folder, for the processes started next."""
+    return tuple(int(number) for number in os.environ.get(LOCK_ENV, "").split())
 
 
-def prepare(config: NodeConfig) -> None:
-    """Migrate the database and recover what the last run left, before anything is started."""
-    from dicom_node.clock import SystemClock
-    from dicom_node.flow.recover import recover
+def prepare(config: NodeConfig, roles: Sequence[str] = ROLES, *, part: bool = False) -> None:
+    """Migrate the database and recover what the last run left, before anything is started.
+
+    A ``part`` of a node never migrates: others may run, of another version.
+    """
+    from dicom_node.flow.recover import recover, take_back
+    from dicom_node.store.shared_clock import clock_of
     from dicom_node.store.store import Store
 
-    store = Store(config.database_url, clock=SystemClock(), create=True)
+    clock = clock_of(config.database_url, lasting=False)
+    store = Store(config.database_url, clock=clock, create=not part)
     try:
-        report = recover(store, config.node.data_dir)
-        log.info("recovered", extra={"report": str(report)})
+        if "receiver" in roles:
+            report = recover(store, config.node.data_dir, alone=not config.shared)
+            log.info("recovered", extra={"report": str(report)})
+        elif taken := take_back(store):
+            log.info("taken back", extra={"claims": taken})
     finally:
         store.close()
 

@@ -69,7 +69,6 @@ class Worker:
             promoter.join()
 
     def _promote(self, stop: threading.Event) -> None:
-        data_dir = self._config.node.data_dir
         wall = WallWatch(self._clock)
         reap_from_s = times_at_s = self._clock.monotonic_s()
         self._fill_in()
@@ -87,17 +86,24 @@ class Worker:
                     )
                 if now_s >= reap_from_s:
                     self._store.reap_stale()
-                evaluate_due(self._store, data_dir, self._clock, self._config)
+                self._evaluate()
             except NodeError as error:
                 log.error("evaluation failed", extra={"problem": error.message})
             except Exception:
                 log.exception("evaluation failed")
 
+    def _evaluate(self) -> None:
+        """Look at what is due, where no other worker does."""
+        with self._store.turn("evaluate") as mine:
+            if mine:
+                evaluate_due(self._store, self._config.node.data_dir, self._clock, self._config)
+
     def _fill_in(self) -> None:
         """Observe studies that were finished before there was something to observe them with."""
         try:
-            if done := fill_in(self._store, self._config.node.data_dir):
-                log.info("earlier studies observed", extra={"studies": done})
+            with self._store.turn("fill in") as mine:
+                if mine and (done := fill_in(self._store, self._config.node.data_dir)):
+                    log.info("earlier studies observed", extra={"studies": done})
         except Exception:  # scanners are watched beside the work, never instead of it
             log.exception("earlier studies cannot be observed")
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dicom_node.clock import ManualClock
+from dicom_node.store.store import Store
+from tests.databases import postgresql_server, run_sql
 from tests.fuzz.campaign import LINES, table
 from tests.studies import StudyMaker
 
@@ -51,3 +55,19 @@ def prostate3t_0002(real_data: Path) -> Path:
 def studies() -> StudyMaker:
     """Writer of small synthetic studies."""
     return StudyMaker()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a throwaway PostgreSQL that listens on a socket in its own folder."""
+    with postgresql_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql: str) -> str:
+    """Server URL; its database ``migrated`` is the one to copy."""
+    run_sql(postgresql, "CREATE DATABASE migrated")
+    migrated = postgresql.replace("/postgres?", "/migrated?")
+    Store(migrated, clock=ManualClock(), create=True).close()
+    return postgresql

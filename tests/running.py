@@ -46,6 +46,7 @@ class NodeUnderTest:
         patience_s: float = 8.0,
         web: bool = True,
         node: str = "",
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.config_file = folder / "node.toml"
@@ -54,6 +55,7 @@ class NodeUnderTest:
         self._process: subprocess.Popen[bytes] | None = None
         self._settings = (quiet_s, patience_s, web, peers)
         self._node_table = node
+        self._arguments = arguments
         folder.mkdir(parents=True, exist_ok=True)
         self._write_config(0)
 
@@ -75,7 +77,7 @@ class NodeUnderTest:
         """Start the node in a session of its own and wait for `ready`; keeps its port."""
         log = (self.folder / "node.log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.config_file)],
+            self._serve(),
             stdout=subprocess.PIPE,
             stderr=log,
             bufsize=0,  # a line that waits in a buffer would not wake the selector
@@ -95,11 +97,15 @@ class NodeUnderTest:
                 self.port = int(line.rsplit(":", 1)[1])
         self._write_config(self.port)
 
+    def _serve(self) -> list[str]:
+        command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.config_file)]
+        return [*command, *self._arguments]
+
     def start_unattended(self) -> None:
         """Start the node on its port and return at once; nobody reads what it prints."""
         log = (self.folder / "node.log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.config_file)],
+            self._serve(),
             stdout=log,
             stderr=log,
             start_new_session=True,

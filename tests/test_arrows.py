@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "dicom_node.dicom": {"errors", "domain"},
     "dicom_node.results": {"errors", "domain", "dicom"},
     "dicom_node.annotations": {"errors", "domain", "dicom", "results"},
-    "dicom_node.store": {"errors", "domain", "config", "clock"},
+    "dicom_node.store": {"errors", "domain", "config", "clock", "instance"},
+    "dicom_node.instance": {"errors"},
     "dicom_node.net": {
         "errors", "domain", "config", "clock", "durable", "store", "flow", "logs", "crash_points",
     },

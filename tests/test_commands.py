@@ -18,7 +18,9 @@ from dicom_node.domain.confirmation import SERVICES
 from dicom_node.domain.profile import COMPREHENSIVE_3D_SR, SOP_CLASSES
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.phantom import Role
+from dicom_node.store.engine import HEAD
 from dicom_node.store.store import Store
+from dicom_node.supervisor import lock_data_dir
 from tests.net.certificates import Authority
 from tests.studies import StudyMaker, cut_pixels, noise
 
@@ -328,3 +330,25 @@ def test_process_of_what_cannot_be_analysed_exits_with_0(
     assert told["message"]
     assert (told["case"], told["gland"], told["findings"]) == (None, None, None)
     assert bool(told["outputs"]) is report
+
+
+def test_a_part_of_a_node_needs_a_database_to_share(shell: Shell, config: Path) -> None:
+    status, _, err = shell.run("serve", "--roles", "worker", "--config", config)
+    assert (status, err) == (
+        2, "error: a part of a node needs a database that the others share; set node.database\n",
+    )  # fmt: skip
+    status, _, err = shell.run("serve", "--roles", "workers", "--config", config)
+    assert status == 2 and "no such roles" in err
+
+
+def test_a_database_is_brought_up_to_date_once(shell: Shell, config: Path) -> None:
+    status, out, _ = shell.run("migrate", "--config", config)
+    assert (status, out) == (0, f"schema {HEAD}, was none\n")
+    status, out, _ = shell.run("migrate", "--config", config)
+    assert (status, out) == (0, f"schema {HEAD}, nothing to do\n")
+
+
+def test_a_database_is_not_changed_under_a_node_that_runs(shell: Shell, config: Path) -> None:
+    with lock_data_dir(load_config(config).node.data_dir, shared=True):
+        status, _, err = shell.run("migrate", "--config", config)
+    assert status == 1 and "another node runs" in err

@@ -30,11 +30,13 @@ DEFAULT_CONFIG = Path("node.toml")
 def open_store(config_file: Path) -> Iterator[tuple[NodeConfig, Store]]:
     """Read the configuration and open the database of the node (made where it is absent)."""
     from dicom_node.clock import SystemClock
-    from dicom_node.store.store import Store
+    from dicom_node.store.store import Store, version_of
 
     config = load_config(config_file)
     config.node.data_dir.mkdir(parents=True, exist_ok=True)
-    store = Store(config.database_url, clock=SystemClock(), create=True)
+    # parts of another version may run on a shared database: dicom-node migrate looks for them
+    create = not config.shared or version_of(config.database_url) is None
+    store = Store(config.database_url, clock=SystemClock(), create=create)
     try:
         yield config, store
     finally:

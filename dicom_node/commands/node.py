@@ -1,4 +1,4 @@
-"""`dicom-node init, serve, status, doctor, recover, phantom`."""
+"""`dicom-node init, serve, migrate, status, doctor, recover, phantom`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from dicom_node.commands.common import (
     print_json,
     print_table,
 )
-from dicom_node.errors import ConfigError, NodeError
+from dicom_node.errors import ConfigError, NodeError, WrongUseError
+from dicom_node.instance import ROLES, chosen_roles
 
 if TYPE_CHECKING:
+    from dicom_node.config import NodeConfig
     from dicom_node.store.observation_rows import ScannerRow
 
 SCANNERS_SHOWN = 50
@@ -26,7 +28,7 @@ SCANNERS_SHOWN = 50
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    for command in (init, serve, status, doctor, recover, phantom):
+    for command in (init, serve, migrate, status, doctor, recover, phantom):
         app.command(command.__name__)(command)
 
 
@@ -45,7 +47,19 @@ def init(
     typer.echo(f"wrote {file}; next: dicom-node serve --config {file}")
 
 
-def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def serve(
+    config: ConfigOption = DEFAULT_CONFIG,
+    roles: Annotated[
+        str,
+        typer.Option(
+            "--roles", help="Of receiver, worker, delivery, web; a part needs PostgreSQL."
+        ),
+    ] = ",".join(ROLES),
+    instance: Annotated[
+        str,
+        typer.Option("--instance", help="Name of this part; default: of the host, and its roles."),
+    ] = "",
+) -> None:
     """Run the node: receiver, worker, delivery, web. Prints `ready` once every port is open."""
     from dicom_node.config import load_config
     from dicom_node.logs import guard_tracebacks, start_logging
@@ -54,12 +68,52 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dicom_node.web.listening import check_listening
 
     loaded = load_config(config)
-    listeners(loaded)  # nothing is begun where a port may not be opened
-    if loaded.web.enabled:
+    parts = _parts(loaded, roles)
+    if "receiver" in parts:
+        listeners(loaded)  # nothing is begun where a port may not be opened
+    if "web" in parts and loaded.web.enabled:
         check_listening(loaded)
     start_logging("supervisor")
     guard_tracebacks()
-    raise typer.Exit(Supervisor(loaded, config).run(_say))
+    raise typer.Exit(Supervisor(loaded, config, parts, instance).run(_say))
+
+
+def _parts(config: NodeConfig, text: str) -> tuple[str, ...]:
+    """Return the roles to run.
+
+    Raises:
+        WrongUseError: there is no such role, or nothing that the others could share.
+    """
+    parts = chosen_roles(text)
+    if len(parts) < len(ROLES) and not config.shared:
+        raise WrongUseError(
+            "a part of a node needs a database that the others share", "set node.database"
+        )
+    if parts == ("web",) and not config.web.enabled:
+        raise WrongUseError("the role web has nothing to do", "set web.enabled = true")
+    return parts
+
+
+def migrate(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Bring the database to the schema of this version. No part of the node may run."""
+    from dicom_node.clock import SystemClock
+    from dicom_node.config import load_config
+    from dicom_node.store.engine import HEAD
+    from dicom_node.store.store import Store, version_of
+    from dicom_node.supervisor import lock_data_dir
+
+    loaded = load_config(config)
+    found = version_of(loaded.database_url) if _may_exist(loaded) else None
+    if found == HEAD:
+        typer.echo(f"schema {HEAD}, nothing to do")
+        return
+    with lock_data_dir(loaded.node.data_dir, wait_s=1.0):
+        Store(loaded.database_url, clock=SystemClock(), create=True).close()
+    typer.echo(f"schema {HEAD}, was {found or 'none'}")
+
+
+def _may_exist(config: NodeConfig) -> bool:
+    return config.shared or (config.node.data_dir / "node.sqlite3").exists()
 
 
 def _say(line: str) -> None:

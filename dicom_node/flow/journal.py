@@ -235,10 +235,12 @@ class Journal:
         return self._active
 
     def _make(self, size: int) -> LogFile:
-        file = LogFile(self._folder / f"{os.urandom(8).hex()}{_SUFFIX}", size)
-        file.lock()
-        self._open.add(file)
-        return file
+        while True:
+            file = LogFile(self._folder / f"{os.urandom(8).hex()}{_SUFFIX}", size)
+            if file.lock() and file.has_its_name():
+                self._open.add(file)
+                return file
+            file.close()  # another receiver took it for one that was left behind
 
     def _sync(self, target: Log, number: int) -> None:
         """Wait until record ``number`` of a log is durable: one sync serves all that wait."""
@@ -292,11 +294,11 @@ class Journal:
 
     def _drop(self, file: LogFile) -> None:
         self._open.discard(file)
-        file.close()
         try:
-            remove(file.path)
+            remove(file.path)  # while it is locked: nobody adopts what has no name any more
         except StoreError as error:
             log.error("journal log cannot be deleted", extra={"problem": str(error)})
+        file.close()
 
     def leftovers(self) -> Iterator[list[Record]]:
         """Yield what a crash left, log by log in order of arrival; each log is emptied after.
@@ -305,13 +307,11 @@ class Journal:
         """
         found = []
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            file = LogFile(path)
-            if not file.lock():
-                file.close()  # another receiver's
-                continue
-            found.append(read_log(file))
+            file = _adopted(path)
+            if file is not None:
+                self._open.add(file)
+                found.append(read_log(file))
         order = sorted(found, key=lambda pair: pair[1][0].sequence if pair[1] else 0)
-        self._open.update(used.file for used, _ in order)
         for used, records in order:
             used.closed = True
             used.written = len(records)
@@ -330,6 +330,20 @@ class Journal:
             self._open.clear()
             self._empty = []
             self._active = None
+
+
+def _adopted(path: Path) -> LogFile | None:
+    """Open and lock a log that nobody has; None where somebody has it, or had and deleted it."""
+    try:
+        file = LogFile(path)
+    except StoreError:
+        if path.exists():
+            raise
+        return None
+    if file.lock() and file.has_its_name():
+        return file
+    file.close()
+    return None
 
 
 def read_log(file: LogFile) -> tuple[Log, list[Record]]:

@@ -14,7 +14,12 @@ from pathlib import Path
 
 from dicom_node.clock import SystemClock
 from dicom_node.dicom.header import HeaderError, read_header
-from dicom_node.durable import SyncBatch, ensure_dir, remove_temporary_files
+from dicom_node.durable import (
+    SyncBatch,
+    ensure_dir,
+    file_system_time_s,
+    remove_temporary_files,
+)
 from dicom_node.flow.filing import Filing
 from dicom_node.flow.journal import Journal
 from dicom_node.flow.spool import (
@@ -34,6 +39,8 @@ _NAMED = 20
 _LOOK_BACK_S = 86_400.0
 """The start looks at what was written since the day before the last start: a spool grows to
 millions of files, and the port must open within seconds. A day covers a clock that was set."""
+_CUT_SHORT_S = 3600.0
+"""No write lasts so long: what is still temporary then belongs to nobody."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,19 @@ class _Findings:
     unreadable: list[str] = field(default_factory=list)
 
 
-def recover(store: Store, data_dir: Path) -> RecoverReport:
-    """Recover to the end. Only while no other process of the node uses the data folder."""
+def recover(store: Store, data_dir: Path, *, alone: bool = True) -> RecoverReport:
+    """Recover to the end. ``alone``: no other process of the node uses the data folder.
+
+    Where others do, temporary files are left alone until they are an hour old, and of the journal
+    only what no receiver has is filed.
+    """
     for folder in (SPOOL, RESULTS):
         ensure_dir(data_dir / folder)
     last_s = store.last_boot_s()
     since_s = 0.0 if last_s is None else last_s - _LOOK_BACK_S
     folders = [*study_folders(data_dir, since_s), *result_folders(data_dir, since_s)]
-    removed = remove_temporary_files(folders)
+    before_s = None if alone else file_system_time_s(data_dir) - _CUT_SHORT_S
+    removed = remove_temporary_files(folders, before_s)
     # what the spool holds came before what the journal still has: the first copy stays the first
     found = _restore_rows(store, data_dir, since_s)
     filed = _file_journal(store, data_dir)
@@ -87,6 +99,15 @@ def recover(store: Store, data_dir: Path) -> RecoverReport:
         files_missing=len(found.missing), files_unreadable=len(found.unreadable),
         missing=tuple(found.missing[:_NAMED]), unreadable=tuple(found.unreadable[:_NAMED]),
     )  # fmt: skip
+
+
+def take_back(store: Store) -> int:
+    """At the start of a part without a receiver: only the work of its last life is taken back.
+
+    The spool belongs to the receivers; to look through it at every start of a worker would not
+    scale. Returns how many revisions and deliveries are free again.
+    """
+    return store.recover_after_node_death("") + store.recover_deliveries()
 
 
 def _still_unknown(store: Store, paths: list[str]) -> list[str]:

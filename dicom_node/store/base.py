@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +19,7 @@ from dicom_node.domain.states import (
     next_delivery_state,
     next_revision_state,
 )
+from dicom_node.instance import instance_name
 from dicom_node.store.engine import READ_ONLY, unusable
 from dicom_node.store.rows import StaleClaim
 from dicom_node.store.schema import conflicts, deliveries, events, revisions, studies
@@ -50,7 +50,7 @@ class Database:
         self._engine = engine
         self._reader = engine.execution_options(**{READ_ONLY: True})
         self._clock = clock
-        self._host = (host or platform.node())[:255]
+        self._host = (host or instance_name())[:255]
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:

@@ -22,6 +22,19 @@ _SAFE_WAL = (3, 51, 3)
 _MIGRATION_LOCK = 0x70726F73
 
 
+# a network that swallows packets: both ends give a connection up within half a minute, so that what
+# it had locked is free before another host takes the work over, and nobody waits for an answer
+_SESSION = {
+    "lock_timeout": f"{BUSY_S}s", "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": "300s", "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3, "tcp_user_timeout": 20_000,
+}  # fmt: skip
+_CONNECTION = {
+    "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}  # fmt: skip
+
+
 def open_engine(address: str) -> Engine:
     """Make the engine for a SQLAlchemy URL; every commit waits for the disk.
 
@@ -87,10 +100,11 @@ def _sqlite(url: URL) -> Engine:
 def _postgresql(url: URL) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    options = f"-c lock_timeout={BUSY_S}s -c synchronous_commit=on"
+    options = "".join(f" -c {name}={value}" for name, value in _SESSION.items())
     return create_engine(
-        url, pool_size=4, max_overflow=60, pool_pre_ping=True, connect_args={"options": options}
-    )
+        url, pool_size=4, max_overflow=60, pool_pre_ping=True,
+        connect_args={**_CONNECTION, "options": options},
+    )  # fmt: skip
 
 
 def schema_version(engine: Engine) -> str | None:

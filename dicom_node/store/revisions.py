@@ -135,6 +135,8 @@ class RevisionStore(Database):
         last = latest_revision(db, row.id)
         if last is None or last.state == RevisionState.HELD:
             return None
+        if (last.number, last.state) != (study.latest_number, study.latest_state):
+            return None  # another worker has planned it, or it went on; it is looked at again
         if last.state == RevisionState.RECEIVING:
             return last
         if last.state == RevisionState.READY:

@@ -22,6 +22,7 @@ from dicom_node.store.releases import ReleaseStore
 from dicom_node.store.reports import ReportStore
 from dicom_node.store.revisions import RevisionStore
 from dicom_node.store.schedule import ScheduleStore
+from dicom_node.store.turns import TurnStore
 
 __all__ = ["Store"]
 
@@ -44,6 +45,7 @@ class Store(
     ObservationStore,
     AccountStore,
     OverviewStore,
+    TurnStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 
@@ -51,7 +53,7 @@ class Store(
         url: SQLAlchemy URL (SQLite file or PostgreSQL).
         clock: the time.
         create: make or migrate the schema; without it a database of another version is refused.
-        host: name of this machine (for tests).
+        host: name of this part of the node; None: `dicom_node.instance`.
 
     Raises:
         StoreError: the database cannot be used.
@@ -67,7 +69,7 @@ class Store(
             elif (found := schema_version(self._engine)) != HEAD:
                 raise StoreError(
                     f"the database has schema {found or 'none'}, this program needs {HEAD}",
-                    "start dicom-node serve once; it brings the database up to date",
+                    "bring it up to date: dicom-node migrate",
                 )
         except StoreError:
             self.close()
@@ -76,3 +78,16 @@ class Store(
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def version_of(url: str) -> str | None:
+    """Return the version of the schema of a database; None where there is none.
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+    engine = open_engine(url)
+    try:
+        return schema_version(engine)
+    finally:
+        engine.dispose()

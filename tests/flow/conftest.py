@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from dicom_node.flow.ingest import Ingest, IngestAnswer
 from dicom_node.flow.journal import JournalLimits
 from dicom_node.flow.promote import evaluate_due
 from dicom_node.store.store import Store
-from tests.databases import fast_folder, open_store
+from tests.databases import BOTH, database, fast_folder, open_store
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 STUDY = "1.2.826.0.1.3680043.8.498.1"
@@ -101,12 +102,15 @@ class Node:
 
     data_dir: Path
     clock: ManualClock
+    database: str = ""
     config: NodeConfig = field(init=False)
     store: Store = field(init=False)
     ingest: Ingest = field(init=False)
 
     def __post_init__(self) -> None:
-        self.config = NodeConfig.model_validate({"node": {"data_dir": self.data_dir}})
+        self.config = NodeConfig.model_validate(
+            {"node": {"data_dir": self.data_dir, "database": self.database}}
+        )
         self.open()
 
     def open(self) -> None:
@@ -150,10 +154,26 @@ class Node:
         return last["revision"], last["state"], last["reason"]
 
 
+ON_BOTH = {"test_promote", "test_adopt"}
+"""Modules about what several hosts do with one database."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run these modules on both databases."""
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if name in ON_BOTH and "node" in metafunc.fixturenames:
+        metafunc.parametrize("node", BOTH, indirect=True)
+
+
 @pytest.fixture
-def node() -> Iterator[Node]:
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node in memory where there is such a folder: most tests are not about the disk."""
-    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        made = Node(Path(folder) / "data", ManualClock())
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=fast_folder()))
+        url = ""
+        if getattr(request, "param", "sqlite") == "postgresql":
+            server = request.getfixturevalue("postgresql_template")
+            url = stack.enter_context(contextmanager(database)(server))
+        made = Node(Path(folder) / "data", ManualClock(), url)
+        stack.callback(made.store.close)
         yield made
-        made.store.close()

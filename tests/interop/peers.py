@@ -114,8 +114,11 @@ class OrthancPeer:
             base_url=f"http://127.0.0.1:{self._http_port}", timeout=120, trust_env=False
         )
 
-    def start(self) -> OrthancPeer:
-        """Start the program (never the service) and wait until both ports are open."""
+    def start(self, changes: dict[str, Any] | None = None) -> OrthancPeer:
+        """Start the program (never the service) and wait until both ports are open.
+
+        ``changes``: settings in the place of the usual ones.
+        """
         settings = {
             "Name": "interop", "StorageDirectory": str(self._folder / "storage"),
             "IndexDirectory": str(self._folder / "storage"), "Plugins": [],
@@ -125,6 +128,7 @@ class OrthancPeer:
             "AuthenticationEnabled": False, "OverwriteInstances": False, "SaveJobs": False,
             "DicomScuTimeout": 30, "StableAge": 1,
         }  # fmt: skip
+        settings |= changes or {}
         file = self._folder / "orthanc.json"
         file.write_text(json.dumps(settings))
         log = (self._folder / "orthanc.log").open("wb")
@@ -190,6 +194,11 @@ class OrthancPeer:
     def studies(self) -> list[str]:
         """Orthanc's names of all studies it holds."""
         return list(self._http.get("/studies").raise_for_status().json())
+
+    def stable_series(self) -> int:
+        """How many series got nothing new for ``StableAge``."""
+        found = self._http.get("/series", params={"expand": ""}).raise_for_status().json()
+        return sum(bool(one["IsStable"]) for one in found)
 
     def instances(self, study_uid: str, modality: str | None = None) -> list[dict[str, Any]]:
         """Instances of a study: ``ID``, ``MainDicomTags`` (SOPInstanceUID ...), by query."""

@@ -2,93 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import subprocess
 import tempfile
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.pool import NullPool
 
 from dicom_node.clock import ManualClock
 from dicom_node.store.store import Store
-from tests.databases import fast_folder, migrated
-
-BIN = Path("/usr/lib/postgresql/15/bin")
-
-
-def _unprivileged() -> str | None:
-    """The account that PostgreSQL runs as: it refuses to run as root."""
-    if os.geteuid() != 0:
-        return None
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """URL of a throwaway PostgreSQL that listens on a socket in its own folder."""
-    if not (BIN / "initdb").exists():
-        pytest.skip("PostgreSQL 15 is not installed (apt-get install postgresql)")
-    user = _unprivileged()
-    folder = Path(tempfile.mkdtemp(prefix="pg", dir=fast_folder()))
-    if user is not None:
-        shutil.chown(folder, user)
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    subprocess.run(
-        [BIN / "initdb", "-D", folder / "data", "-U", "node", "-A", "trust", "-N", "-E", "UTF8"],
-        check=True, capture_output=True, user=user, env=environment, cwd=folder,
-    )  # fmt: skip
-    settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c",
-                "max_connections=60", "-c", "fsync=off"]  # fmt: skip
-    server = subprocess.Popen(
-        [BIN / "postgres", "-D", folder / "data", *settings],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user, env=environment,
-        cwd=folder,
-    )  # fmt: skip
-    try:
-        yield _when_up(server, folder)
-    finally:
-        server.terminate()
-        server.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _when_up(server: subprocess.Popen[bytes], folder: Path) -> str:
-    for _ in range(900):
-        assert server.poll() is None, "PostgreSQL ended at its start"
-        if subprocess.run([BIN / "pg_isready", "-q", "-h", folder], check=False).returncode == 0:
-            return f"postgresql+psycopg://node@/postgres?host={folder}"
-        time.sleep(0.1)
-    raise AssertionError("PostgreSQL did not come up")
-
-
-def _run(server: str, *statements: str) -> None:
-    admin = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with admin.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-
-
-def _migrated(url: str) -> None:
-    Store(url, clock=ManualClock(), create=True).close()
-
-
-@pytest.fixture(scope="session")
-def postgresql_template(postgresql: str) -> str:
-    """Server URL; its database ``migrated`` is the one to copy."""
-    _run(postgresql, "CREATE DATABASE migrated")
-    _migrated(postgresql.replace("/postgres?", "/migrated?"))
-    return postgresql
-
-
-BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)]
+from tests.databases import BOTH, database, fast_folder, migrated
 
 
 @pytest.fixture(params=BOTH)
@@ -99,7 +21,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
             (Path(folder) / "node.sqlite3").write_bytes(migrated())
             yield f"sqlite:///{folder}/node.sqlite3"
         return
-    yield from _database(request.getfixturevalue("postgresql_template"), "TEMPLATE migrated")
+    yield from database(request.getfixturevalue("postgresql_template"))
 
 
 @pytest.fixture(params=BOTH)
@@ -109,14 +31,7 @@ def empty_url(request: pytest.FixtureRequest) -> Iterator[str]:
         with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
             yield f"sqlite:///{folder}/node.sqlite3"
         return
-    yield from _database(request.getfixturevalue("postgresql"), "")
-
-
-def _database(server: str, options: str) -> Iterator[str]:
-    name = f"t{uuid.uuid4().hex}"
-    _run(server, f"CREATE DATABASE {name} {options} STRATEGY file_copy")
-    yield server.replace("/postgres?", f"/{name}?")
-    _run(server, f"DROP DATABASE {name} WITH (FORCE)")
+    yield from database(request.getfixturevalue("postgresql"), "")
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ OUTSIDE = {
     "audit_verify": "reads the whole trail, on demand",
     "check_integrity": "reads everything, on demand",
     "close": "no statement",
+    "turn": "no table",
     "instances_of": "headers_of",
     "add_instance": "add_instances",
     "peer_add": "peers are few",

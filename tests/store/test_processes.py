@@ -1,15 +1,19 @@
-"""Many processes on one database file, on a real disk."""
+"""Many processes on one database: a file on a real disk, and PostgreSQL."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from dicom_node.clock import SystemClock
 from dicom_node.store.store import Store
 from tests.conftest import ROOT
+from tests.databases import BOTH, database
 from tests.store.test_store import image, make_ready
 
 STUDIES = 12
@@ -30,8 +34,16 @@ for _ in range(60):
 """
 
 
-def test_G3_no_two_processes_work_on_one_claim(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/n.sqlite3"
+@pytest.fixture(params=BOTH)
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/n.sqlite3"
+        return
+    yield from database(request.getfixturevalue("postgresql"), "")
+
+
+def test_G3_no_two_processes_work_on_one_claim(address: str) -> None:
+    url = address
     store = Store(url, clock=SystemClock(), create=True)
     for number in range(STUDIES):
         store.add_instance(image(study=f"1.2.{number}"))
