@@ -23,6 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "dicom_node.domain": set(),
     "dicom_node.clock": set(),
     "dicom_node.passwords": set(),
+    "dicom_node.samples": set(),
     "dicom_node.logs": set(),
     "dicom_node.crash_points": set(),
     "dicom_node.durable": {"errors", "domain", "crash_points"},
@@ -39,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "dicom_node.flow": {
         "errors", "domain", "config", "clock", "durable", "store", "dicom", "results", "net",
-        "logs", "annotations", "passwords", "crash_points",
+        "logs", "annotations", "passwords", "crash_points", "samples",
     },
     "dicom_node.registry": {"errors", "domain", "config", "clock", "durable", "store", "flow",
                             "dicom"},
