@@ -1,4 +1,4 @@
-"""Make the study that tests a connection: images of nobody, and the results this node makes of them.
+"""Make the study that tests a connection: images of nobody, and the results made of them.
 
 ``python -m dicom_node.connection_study --rebuild FOLDER`` simulates a small examination, lets the
 packaged release analyse it and writes images and results of every kind and form as one file. It
@@ -18,7 +18,6 @@ from pathlib import Path
 from ai_core import load_release
 from dicom_node import __version__, durable
 from dicom_node.domain.profile import ResultKind
-from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
 from dicom_node.flow.connection_study import ARCHIVE, IMAGES, PATIENT_ID, RESULTS
 from dicom_node.flow.study import StudyJob, StudyOutcome, run_study
@@ -77,7 +76,7 @@ def _analyse(found: StudyFolder) -> StudyOutcome:
         variants=True,
     )
     outcome = run_study(job, lambda: load_release(device="cpu", precision="fp32"))
-    if outcome.state != RevisionState.ANALYSED or not outcome.result or not outcome.result.findings:
+    if outcome.state != "analysed" or not outcome.result or not outcome.result.findings:
         raise NodeError(f"the study is {outcome.state}: {outcome.message}", "choose another seed")
     return outcome
 

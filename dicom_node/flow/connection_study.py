@@ -48,7 +48,7 @@ def unpacked() -> Iterator[SampleStudy]:
     with TemporaryDirectory(prefix="dicom-node-test-study-") as scratch:
         try:
             with zipfile.ZipFile(sample(ARCHIVE)) as archive:
-                archive.extractall(scratch)  # noqa: S202 - a file of this package
+                archive.extractall(scratch)
         except (OSError, zipfile.BadZipFile) as error:
             raise StoreError(
                 f"the test study cannot be unpacked ({type(error).__name__})",
@@ -56,8 +56,7 @@ def unpacked() -> Iterator[SampleStudy]:
             ) from None
         paths = sorted(Path(scratch).rglob("*.dcm"), key=_place)
         headers = [
-            dcmread(path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"])
-            for path in paths
+            dcmread(path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"]) for path in paths
         ]
         objects = [
             _described(path, str(header.SeriesInstanceUID))
