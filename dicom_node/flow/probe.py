@@ -306,7 +306,9 @@ class Examination:
             )
             missing = sum(not one.found for one in shown)
             detail = next((one.detail for one in shown if one.found is None), "")
-            return True if not missing else None
+            if not missing or all(one.found is None for one in shown):
+                return not missing  # who does not answer now will not in half a minute
+            return None
 
         if self._wait(all_shown, _QUERY_EACH_S):
             return _OK, f"a query shows all {len(wanted)} objects", ""

@@ -14,9 +14,10 @@ from dicom_node.domain.confirmation import PUSH_MODEL, SERVICES
 from dicom_node.domain.profile import SOP_CLASSES
 
 VERIFICATION = "1.2.840.10008.1.1"
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
 STORAGE_CLASSES: dict[str, str] = {
-    "1.2.840.10008.5.1.4.1.1.4": "MR Image Storage",
+    MR_IMAGE: "MR Image Storage",
     "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR Image Storage",
     "1.2.840.10008.5.1.4.1.1.4.3": "Enhanced MR Color Image Storage",
     "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR Image Storage",
