@@ -316,7 +316,7 @@ class Examination:
             return (
                 _FAILED,
                 f"it cannot be asked: {detail}",
-                ("have C-FIND (Study Root) allowed there for this AE title"),
+                (f"have {self._config.node.ae_title} entered there as one that may query (C-FIND)"),
             )
         return _FAILED, f"a query does not show {missing} of {len(wanted)} objects", _NOT_KEPT
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.config import TlsSection
@@ -295,9 +295,8 @@ def _problem(assoc: Association, entity: Entity) -> str:
     """Say in plain words why an association does not stand; empty where it does."""
     if assoc.is_established:
         return ""
-    if assoc.is_rejected:
-        answer = cast(A_ASSOCIATE, assoc.acceptor.primitive)
-        return f"association rejected: {answer.reason_str}"
+    if entity.rejection:
+        return f"association rejected: {entity.rejection}"
     if assoc.rejected_contexts:
         return "the peer takes none of the offered object types"
     if entity.problem and entity.secure is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from dicom_node.net.standin import PacsStandIn
 from dicom_node.store.store import Store
 from dicom_node.web.console import Console
 from dicom_node.web.neighbours import AT_ONCE
-from tests.net.listeners import port_that, silent
+from tests.net.listeners import port_that
 from tests.web.conftest import Browser
 
 AsRole = Callable[[Role], Browser]
@@ -173,11 +174,12 @@ def test_a_connection_is_examined_beside_the_requests(
         again = console.neighbours.find(peer)
         assert again is not None and again.thread is not None and again is not run
         again.thread.join(60)
-    got = program(Role.VIEWER).get("/api/v1/peers/real/probe").json()
+    reader = program(Role.VIEWER)
+    got = reader.get("/api/v1/peers/real/probe").json()
     assert (got["running"], got["ok"], got["problem"]) == (False, True, "")
     assert [one["step"] for one in got["steps"]] == list(Step)
     assert got["test_study"] is None, "the last one sent none"
-    assert program(Role.VIEWER).get("/api/v1/peers/nobody/probe").status_code == 404
+    assert reader.get("/api/v1/peers/nobody/probe").status_code == 404
     edited = {**fields, "port": 9, "receives_results": "on"}
     assert admin.post("/peers/real/edit", **edited).status_code == 303
     assert "was not examined yet" in viewer.get("/peers/real/probe").text, "another address"
@@ -186,8 +188,12 @@ def test_a_connection_is_examined_beside_the_requests(
 def test_few_peers_are_examined_at_once_and_all_end_with_the_process(
     as_role: AsRole, store: Store, console: Console
 ) -> None:
-    admin = as_role(Role.ADMIN)
-    with port_that(silent) as port:
+    admin, enough = as_role(Role.ADMIN), threading.Event()
+
+    def hold(_connection: socket.socket) -> None:
+        enough.wait(60)
+
+    with port_that(hold) as port:
         for number in range(AT_ONCE + 1):
             fields = {"name": f"p{number}", "ae_title": "X", "host": "127.0.0.1", "port": port}
             assert admin.post("/peers/new", **fields).status_code == 303
@@ -198,6 +204,7 @@ def test_few_peers_are_examined_at_once_and_all_end_with_the_process(
         admin.post(f"/peers/p{AT_ONCE}/probe")
         assert "other peers are asked at this moment" in admin.note("/peers")
         assert "Examining" in admin.get("/peers/p0/probe").text
+        enough.set()
     for peer in store.peers()[:AT_ONCE]:
         run = console.neighbours.find(peer)
         assert run is not None and run.thread is not None
