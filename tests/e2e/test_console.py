@@ -84,6 +84,26 @@ def _first_login(page: Page, node: NodeUnderTest) -> str:
     return base[0]
 
 
+_WOULD_WAIT = """() => {
+  const part = document.querySelector("#overview");
+  const request = new CustomEvent("htmx:beforeRequest",
+    {bubbles: true, cancelable: true, detail: {elt: part}});
+  part.dispatchEvent(request);
+  return request.defaultPrevented;
+}"""
+
+
+def _keyboard_keeps_its_place(page: Page) -> None:
+    """The page that refreshes by itself does not take the focus away."""
+    assert not page.evaluate(_WOULD_WAIT)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.locator("#overview a").first).to_be_focused()
+    assert page.evaluate(_WOULD_WAIT)
+
+
 def _add_pacs(page: Page, pacs: PacsStandIn) -> None:
     page.get_by_role("link", name="AE titles", exact=True).click()
     page.get_by_role("link", name="Add an AE title").click()
@@ -225,6 +245,7 @@ def test_the_first_day_of_an_administrator(
         PacsStandIn("SCANNER_3", tmp_path / "scanner") as scanner,
     ):
         base = _first_login(page, node)
+        _keyboard_keeps_its_place(page)
         _add_pacs(page, pacs)
         _examine(page, pacs)
         files = make_study("console")

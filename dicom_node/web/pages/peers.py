@@ -142,11 +142,12 @@ def examination(request: Request, visitor: Viewer, name: str) -> HTMLResponse:
     run = console.neighbours.find(peer)
     running = run is not None and run.running
     profile = None if running else console.store.probe_of(peer.name, address_of(peer))
+    counts = console.store.destination_counts([name])[name] if peer.receives_results else None
     shown = list(run.findings) if run and running else list(profile.steps) if profile else []
     return page(
         request, "probe.html", visitor, peer=peer, run=run, running=running, profile=profile,
         findings=shown, step_words=STEP_WORDS, syntaxes=SYNTAX_NAMES, patient_id=PATIENT_ID,
-        expected=len(STEP_WORDS),
+        expected=len(STEP_WORDS), counts=counts,
     )  # fmt: skip
 
 
