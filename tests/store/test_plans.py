@@ -186,11 +186,12 @@ def test_a_database_of_the_version_before_gets_its_totals(store: Store, clock: M
              "revisions_manifest_due", "studies_patient_id", "revisions_changed",
              "instances_calling_ae")  # fmt: skip
     tables = ("tallies", "shadow_runs", "assignments", "releases", "annotations",
-              "observations", "scanners", "sessions", "accounts", "tokens")  # fmt: skip
+              "observations", "scanners", "sessions", "accounts", "tokens", "probes")  # fmt: skip
     with store._engine.begin() as db:
         for later in tables:
             db.execute(text(f"DROP TABLE {later}"))
         db.execute(text("ALTER TABLE studies DROP COLUMN instances"))
+        db.execute(text("ALTER TABLE commitments DROP COLUMN lost"))
         for name in added:
             db.execute(text(f"DROP INDEX ix_{name}"))
         db.execute(text("UPDATE alembic_version SET version_num = '0004'"))
