@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dicom_node.domain.drift import FIGURES, Figure, Group, Value, agreement_values
+from dicom_node.errors import NodeError
 from dicom_node.flow.drift import ScannerReport
 from dicom_node.store.observation_rows import ObservedStudy
 from dicom_node.store.store import Store
@@ -23,6 +24,8 @@ _COLUMNS = 4
 _RUNNING = 25
 _CATEGORIES = 6
 _ONE_AT_A_TIME = threading.Lock()
+_PLACES = threading.BoundedSemaphore(4)
+"""So many wait for their plot; more would hold the threads of other pages (G5)."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,20 @@ def draw(store: Store, report: ScannerReport, file: Path) -> None:
 
 
 def picture(store: Store, report: ScannerReport, palette: Palette) -> bytes:
-    """Return the plot of a scanner as PNG. Safe for many threads; one is drawn at a time."""
+    """Return the plot of a scanner as PNG. Safe for many threads; one is drawn at a time.
+
+    Raises:
+        NodeError: too many are asked for at this moment.
+    """
+    if not _PLACES.acquire(blocking=False):
+        raise NodeError("other plots are being drawn", "try again in some seconds")
     out = io.BytesIO()
-    with _ONE_AT_A_TIME:
-        canvas = _canvas(store, report, palette)
-        canvas.savefig(out, format="png", dpi=90, facecolor=palette.ground)
+    try:
+        with _ONE_AT_A_TIME:
+            canvas = _canvas(store, report, palette)
+            canvas.savefig(out, format="png", dpi=90, facecolor=palette.ground)
+    finally:
+        _PLACES.release()
     return out.getvalue()
 
 

@@ -258,7 +258,8 @@ class Examination:
         if how is Method.QUERY:
             outcome, found, advice = self._query()
             return outcome, before + found, advice
-        return _SKIPPED, "the peer cannot be asked: look for the patient there", ""
+        off = "verify is off for this peer" if self._peer.verify == "off" else "it cannot be asked"
+        return _SKIPPED, f"{off}: look for patient {PATIENT_ID} there", ""
 
     def _taken(self) -> dict[str, bool]:
         known = self._store.acceptances(self._peer.name, address_of(self._peer))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from dicom_node.domain.probing import Profile
 from dicom_node.store.base import Database
@@ -17,14 +18,19 @@ class ProbeStore(Database):
 
     def probe_keep(self, profile: Profile) -> None:
         """Keep the last examination of a peer, in place of the one before."""
+        values = {
+            "address": profile.address, "at": profile.at_s,
+            "profile_json": json.dumps(profile.as_dict()),
+        }  # fmt: skip
+        again = update(probes).where(probes.c.peer == profile.peer).values(**values)
         with self._write() as db:
-            db.execute(delete(probes).where(probes.c.peer == profile.peer))
-            db.execute(
-                insert(probes).values(
-                    peer=profile.peer, address=profile.address, at=profile.at_s,
-                    profile_json=json.dumps(profile.as_dict()),
-                )
-            )  # fmt: skip
+            if db.execute(again).rowcount:
+                return
+            try:
+                with db.begin_nested():
+                    db.execute(insert(probes).values(peer=profile.peer, **values))
+            except IntegrityError:  # another process was first
+                db.execute(again)
 
     def probe_of(self, peer: str, address: str) -> Profile | None:
         """Return the last examination of a peer at an address; None: there was none."""

@@ -47,6 +47,7 @@ def page(chromium: Browser) -> Iterator[Page]:
     """A page of a fresh profile; whatever it complains of fails the test."""
     context = chromium.new_context()
     context.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)  # its own is 5 s: too short for a machine that is busy
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("pageerror", lambda error: complaints.append(str(error)))
