@@ -56,6 +56,7 @@ docs: $(VENV)/.installed
 # Remakes the two synthetic studies from the simulator.
 sample_data: $(VENV)/.installed
 	$(BIN)/python -m dicom_node.phantom --rebuild sample_data
+	$(BIN)/python -m dicom_node.connection_study --rebuild sample_data
 
 # Debian packages that the interop tests drive (needs root).
 system:

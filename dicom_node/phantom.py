@@ -25,6 +25,7 @@ from dicom_node.dicom.examination import (
     instances,
 )
 from dicom_node.dicom.write import encode_part10
+from dicom_node.samples import sample
 
 __all__ = [
     "RECIPES",
@@ -37,7 +38,6 @@ __all__ = [
     "write_study",
 ]
 
-SAMPLE_FOLDER = "sample_data"
 # name of a packaged study: seed of the simulator, with a significant lesion or without
 _PACKAGED = {"lesion": (7, True), "no-lesion": (12, False)}
 _MATRIX, _SLICES, _SIDE_SLICES, _PHASES = 256, 20, 9, 5
@@ -65,13 +65,8 @@ def write_study(
 
 
 def packaged_study(name: str = "lesion") -> Path:
-    """Return the folder of a packaged study (``lesion`` or ``no-lesion``).
-
-    It stands beside the packages in a checkout, and inside this package where installed.
-    """
-    here = Path(__file__).resolve().parent
-    inside = here / SAMPLE_FOLDER / name
-    return inside if inside.is_dir() else here.parent / SAMPLE_FOLDER / name
+    """Return the folder of a packaged study (``lesion`` or ``no-lesion``)."""
+    return sample(name)
 
 
 def rebuild(folder: Path) -> list[Path]:

@@ -114,9 +114,11 @@ def test_probe_says_and_keeps_what_a_peer_takes(shell: Shell, config: Path, tmp_
         add = ("peers", "add", "pacs", "--ae-title", "PACS", "--host", "127.0.0.1")
         assert shell.run(*add, "--port", pacs.port, "--config", config)[0] == 0
         told = shell.json("peers", "probe", "pacs", "--config", config)
-        assert {one["sop_class_uid"] for one in told} == {*SOP_CLASSES, *SERVICES}
-        taken = [one["name"] for one in told if one["answer"] == "taken"]
+        classes = told["classes"]
+        assert {one["sop_class_uid"] for one in classes} == {*SOP_CLASSES, *SERVICES}
+        taken = [one["name"] for one in classes if one["answer"] == "taken"]
         assert taken == ["Comprehensive 3D SR Storage"]
+        assert (told["ok"], told["test_study"]) == (True, None)
         status, out, _ = shell.run("peers", "probe", "pacs", "--config", config)
         assert (status, "not taken" in out) == (0, True)
     node = load_config(config)
@@ -124,8 +126,33 @@ def test_probe_says_and_keeps_what_a_peer_takes(shell: Shell, config: Path, tmp_
     refused = store.refused_by("pacs", f"PACS@127.0.0.1:{pacs.port}")
     store.close()
     assert refused == set(SOP_CLASSES) - {COMPREHENSIVE_3D_SR}
-    status, _, err = shell.run("peers", "probe", "pacs", "--config", config)
-    assert (status, err.count("\n")) == (1, 1)
+    status, out, err = shell.run("peers", "probe", "pacs", "--config", config)
+    assert (status, "nothing listens" in " ".join(out.split()), err) == (1, True, "")
+
+
+def test_a_peer_is_edited_where_it_was_made(shell: Shell, config: Path) -> None:
+    add = ("peers", "add", "pacs", "--ae-title", "PACS", "--host", "127.0.0.1", "--port", "9")
+    assert shell.run(*add, "--from", "10.0.0.1", "--config", config)[0] == 0
+    edit = ("peers", "edit", "pacs", "--config", config)
+    changed = ("--port", "104", "--receives-results", "--objects", "sr", "--verify", "query")
+    assert shell.run(*edit, *changed)[0] == 0
+    (peer,) = shell.json("peers", "list", "--config", config)
+    assert (peer["port"], peer["receives_results"], peer["objects"]) == (104, True, ["sr"])
+    assert (peer["verify"], peer["from"], peer["may_send"]) == ("query", ["10.0.0.1"], True)
+    told = shell.json(*edit, "--no-receives-results", "--port", "0", "--from", "", "--objects", "")
+    assert (told["port"], told["from"], told["objects"]) == (None, [], [])
+    for wrong, words in (
+        ((), "nothing to change"), (("--port", "70000"), "port"), (("--from", "x"), "CIDR"),
+        (("--receives-results",), "give its port"), (("--tls",), "no certificate"),
+    ):  # fmt: skip
+        status, _, err = shell.run(*edit, *wrong)
+        assert (status, words in err) == (2, True), err
+    assert shell.run("peers", "edit", "nobody", "--port", "1", "--config", config)[0] == 1
+    text = config.read_text(encoding="utf-8")
+    fixed = '[[peers]]\nname = "fixed"\nae_title = "FIXED"\nhost = "10.0.0.7"\n'
+    config.write_text(text + fixed, encoding="utf-8")
+    status, _, err = shell.run("peers", "edit", "fixed", "--port", "1", "--config", config)
+    assert (status, "stands in the configuration file" in err) == (1, True), err
 
 
 @pytest.mark.parametrize(

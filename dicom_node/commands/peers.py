@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -16,8 +18,9 @@ from dicom_node.commands.common import (
     print_table,
 )
 from dicom_node.config import PeerConfig
-from dicom_node.domain.confirmation import SERVICES, Check
-from dicom_node.domain.profile import SOP_CLASSES, ResultKind
+from dicom_node.domain.confirmation import Check
+from dicom_node.domain.probing import STEP_WORDS, SYNTAX_NAMES, Finding, Profile
+from dicom_node.domain.profile import ResultKind
 from dicom_node.errors import WrongUseError
 
 app = typer.Typer(
@@ -60,21 +63,82 @@ def add(
         "tls": tls, "certificate": certificate or (),
         "verify": verify,
     }  # fmt: skip
-    try:
-        peer = PeerConfig.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        what = problem["msg"].removeprefix("Value error, ")
-        raise WrongUseError(
-            f"{where + ': ' if where else ''}{what}", "see peers add --help"
-        ) from None
+    peer = _valid(values, "add")
     with open_store(config) as (node_config, store):
         add_peer(store, node_config, peer)
     if as_json:
         print_json(_as_dict(peer, "database"))
     else:
         typer.echo(f"added {peer.name} ({peer.ae_title} at {peer.host})")
+
+
+@app.command("edit")
+def edit(
+    name: Annotated[str, typer.Argument(help="Name of the peer.")],
+    ae_title: Annotated[str | None, typer.Option("--ae-title", help="Its AE title.")] = None,
+    host: Annotated[str | None, typer.Option(help="Its host name or address.")] = None,
+    port: Annotated[int | None, typer.Option(help="Its DICOM port; 0: it has none.")] = None,
+    may_send: Annotated[bool | None, typer.Option(help="Accept its C-STORE and C-ECHO.")] = None,
+    receives_results: Annotated[bool | None, typer.Option(help="Send results there.")] = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="Address or CIDR it sends from; repeatable; '': host alone."),
+    ] = None,
+    objects: Annotated[
+        list[str] | None,
+        typer.Option("--objects", help="Result object it gets; repeatable; '': the default set."),
+    ] = None,
+    tls: Annotated[bool | None, typer.Option(help="TLS alone, in both directions.")] = None,
+    certificate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name or sha256:FINGERPRINT of its certificate; repeatable; '': its host."
+        ),
+    ] = None,
+    verify: Annotated[
+        Check | None, typer.Option("--verify", help="How it confirms that it keeps results.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Change what is given of a peer, and nothing else; it counts from the next association on."""
+    from dicom_node.flow.peers import change_peer, find_peer
+
+    given = {
+        "ae_title": ae_title, "host": host, "port": port, "may_send": may_send,
+        "receives_results": receives_results, "from": sources, "objects": objects, "tls": tls,
+        "certificate": certificate, "verify": verify,
+    }  # fmt: skip
+    changes = {key: _cleared(value) for key, value in given.items() if value is not None}
+    if not changes:
+        raise WrongUseError("nothing to change was given", "see peers edit --help")
+    with open_store(config) as (node_config, store):
+        before = find_peer(store, node_config, name).model_dump(mode="json", by_alias=True)
+        peer = _valid({**before, **changes}, "edit")
+        change_peer(store, node_config, peer)
+    if as_json:
+        print_json(_as_dict(peer, "database"))
+    else:
+        typer.echo(f"changed {peer.name} ({peer.ae_title} at {peer.host})")
+
+
+def _cleared(value: object) -> object:
+    """Return what an option means: an empty word in a list empties it, port 0 is none."""
+    if isinstance(value, list):
+        return [one for one in value if one]
+    return None if value == 0 and not isinstance(value, bool) else value
+
+
+def _valid(values: Mapping[str, object], command: str) -> PeerConfig:
+    try:
+        return PeerConfig.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        what = problem["msg"].removeprefix("Value error, ")
+        raise WrongUseError(
+            f"{where + ': ' if where else ''}{what}", f"see peers {command} --help"
+        ) from None
 
 
 @app.command("list")
@@ -137,32 +201,55 @@ def echo(
 @app.command("probe")
 def probe(
     name: Annotated[str, typer.Argument(help="Name of the peer.")],
+    send: Annotated[
+        bool, typer.Option("--send", help="Store a small test study there, and look for it.")
+    ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a peer what it takes and confirms; its answer decides what it is sent and asked."""
-    from dicom_node.flow.peers import address_of, find_peer
-    from dicom_node.net.sender import probe as ask
+    """Examine a peer step by step; what it takes and confirms decides what it is sent and asked."""
+    from dicom_node.clock import SystemClock
+    from dicom_node.flow.peers import find_peer
+    from dicom_node.flow.probe import Order, examine
 
     with open_store(config) as (node_config, store):
         peer = find_peer(store, node_config, name)
-        own = node_config.node.ae_title
-        classes = {**SOP_CLASSES, **SERVICES}
-        answer = ask(peer, tuple(classes), calling_ae=own, tls=node_config.tls)
-        store.learn(peer.name, address_of(peer), answer.accepted, answer.refused)
-    rows = [
-        {
-            "sop_class_uid": uid, "name": name_of, "used_for": use,
-            "answer": "taken" if uid in answer.accepted
-            else "not taken" if uid in answer.refused else "refused without a reason",
-        }
-        for uid, (name_of, use) in classes.items()
-    ]  # fmt: skip
+        profile = examine(store, node_config, SystemClock(), Order(peer, send=send, tell=_progress))
     if as_json:
-        print_json(rows)
-        return
-    table = [[row["name"], row["used_for"], row["answer"]] for row in rows]
-    print_table(f"What {name} takes", ("SOP class", "used for", "answer"), table)
+        print_json(profile.as_dict())
+    else:
+        _print_profile(profile)
+    raise typer.Exit(0 if profile.ok else 1)
+
+
+def _progress(finding: Finding) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"{finding.outcome}: {STEP_WORDS[finding.step]}", err=True)
+
+
+def _print_profile(profile: Profile) -> None:
+    rows = [
+        [STEP_WORDS[one.step], one.outcome, f"{one.seconds:.1f}", one.found, one.advice]
+        for one in profile.steps
+    ]
+    print_table(f"{profile.peer} ({profile.address})", ("step", "", "s", "found", "do"), rows)
+    if profile.classes:
+        classes = [
+            [
+                *one.words,
+                one.answer,
+                ", ".join(SYNTAX_NAMES[uid] for uid in one.transfer_syntaxes),
+            ]
+            for one in profile.classes
+        ]
+        print_table(
+            f"What {profile.peer} takes", ("SOP class", "used for", "answer", "in"), classes
+        )
+    if profile.sent:
+        typer.echo(
+            f"The test study {profile.sent.study_uid} may be deleted there: "
+            f"patient {profile.sent.patient_id}."
+        )
 
 
 def _as_dict(peer: PeerConfig, origin: str) -> dict[str, object]:

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-import errno
-import socket
+from dicom_node.net.reach import Listener, connect, listener
 
-_CONNECT_S = 3.0
-# beginnings of A-ASSOCIATE-RJ reasons (PS3.8 9.3.4) as the library words them
-_CALLED, _CALLING = "Called AE title not recogni", "Calling AE title not recogni"
-_BUSY = ("Temporary congestion", "Local limit exceeded")
+# beginnings of A-ASSOCIATE-RJ reasons (PS3.8 9.3.4) as the library words them; what to do
+_REJECTED = (
+    ("Called AE title not recogni",
+     "the peer is not {called}: correct its AE title here, upper and lower case differ"),
+    ("Calling AE title not recogni",
+     "the peer does not know {calling}: have this AE title and address added there"),
+    ("Temporary congestion", "the peer is busy: try again later"),
+    ("Local limit exceeded",
+     "the peer is busy, it has as many associations as it allows: try again later, or have its "
+     "limit for {calling} raised"),
+    ("Application context name not supported",
+     "what listens there is no DICOM application of today: check the port"),
+    ("Protocol version not supported",
+     "what listens there speaks another version of the protocol: check the port"),
+    ("No reason given",
+     "the peer gives no reason: see its log; most often it does not know {calling} or this "
+     "address, or is not {called}"),
+)  # fmt: skip
+_LISTENS = {
+    Listener.TLS: "the port speaks TLS: tick TLS for this peer, or give the port without TLS",
+    Listener.WEB: "a web server listens on port {port}: give the DICOM port of the peer",
+    Listener.OTHER: "what listens on port {port} speaks neither DICOM nor TLS: check the port",
+    Listener.DICOM: (
+        "the peer speaks DICOM but ends what this node asks: see its log; most often it does not "
+        "know {calling} or this address"
+    ),
+}
+_OPEN = (
+    "port {port} is open, but what listens there does not speak DICOM in the way asked: check the "
+    "port, and whether it wants TLS"
+)
 
 
 def advice(problem: str, host: str, port: int | None, ae_title: str, calling_ae: str) -> str:
@@ -16,32 +42,13 @@ def advice(problem: str, host: str, port: int | None, ae_title: str, calling_ae:
 
     Where nothing could be connected, the port is tried once more, to tell apart why.
     """
-    if _CALLED in problem:
-        return f"the peer is not {ae_title}: correct its AE title here, upper and lower case differ"
-    if _CALLING in problem:
-        return f"the peer does not know {calling_ae}: have this AE title and address added there"
-    if any(words in problem for words in _BUSY):
-        return "the peer is busy: try again later"
+    words = {"called": ae_title, "calling": calling_ae, "port": port}
+    for beginning, told in _REJECTED:
+        if beginning in problem:
+            return told.format_map(words)
     if problem.startswith("cannot connect") and port:
-        return _reach(host, port)
+        reached = connect(host, port)
+        if not reached.ok:
+            return f"{reached.found}: {reached.advice}"
+        return _LISTENS.get(listener(host, port), _OPEN).format_map(words)
     return ""
-
-
-def _reach(host: str, port: int) -> str:
-    """Try a TCP connection and say what stands in the way."""
-    try:
-        with socket.create_connection((host, port), timeout=_CONNECT_S):
-            return (
-                f"port {port} is open, but what listens there does not speak DICOM in the way "
-                "asked: check the port, and whether it wants TLS"
-            )
-    except socket.gaierror:
-        return f"the name {host} is not known: check it, or give the address"
-    except ConnectionRefusedError:
-        return f"{host} is there, but nothing listens on port {port}: check the port"
-    except TimeoutError:
-        return f"{host} does not answer on port {port}: check address, port and firewall"
-    except OSError as error:
-        if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-            return f"there is no way to {host}: check address and network"
-        return f"{host} cannot be reached ({error.strerror or type(error).__name__})"

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicom_node.domain.confirmation import PUSH_MODEL
+from dicom_node.domain.confirmation import PUSH_MODEL, SERVICES
+from dicom_node.domain.profile import SOP_CLASSES
 
 VERIFICATION = "1.2.840.10008.1.1"
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
 STORAGE_CLASSES: dict[str, str] = {
-    "1.2.840.10008.5.1.4.1.1.4": "MR Image Storage",
+    MR_IMAGE: "MR Image Storage",
     "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR Image Storage",
     "1.2.840.10008.5.1.4.1.1.4.3": "Enhanced MR Color Image Storage",
     "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR Image Storage",
@@ -59,6 +61,20 @@ def supported_contexts() -> list[PresentationContext]:
     contexts = [build_context(VERIFICATION, list(UNCOMPRESSED))]
     contexts += [build_context(UID(sop), list(TRANSFER_SYNTAXES)) for sop in STORAGE_CLASSES]
     return [*contexts, commitment_context()]
+
+
+def examined_contexts() -> list[PresentationContext]:
+    """Return what an examination of a peer proposes: each class of results in each encoding.
+
+    One context for each encoding, so that the answer tells all of them (PS3.8 9.3.3.2 lets the
+    peer name one of a context); then the services that confirm.
+    """
+    results = [
+        build_context(UID(sop_class), [syntax])
+        for sop_class in SOP_CLASSES
+        for syntax in UNCOMPRESSED
+    ]
+    return results + [build_context(UID(uid), list(UNCOMPRESSED)) for uid in SERVICES]
 
 
 def commitment_context() -> PresentationContext:

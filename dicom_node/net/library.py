@@ -16,6 +16,7 @@ from pydicom import uid
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from dicom_node import __version__
@@ -144,14 +145,23 @@ class Entity(AE):
     """how to open TLS; None: plain"""
     problem = ""
     """why its connection failed, in plain words"""
+    rejection = ""
+    """the reason of an A-ASSOCIATE-RJ that came"""
 
     def _create_socket(self, assoc: Any, address: Any, _tls_args: Any) -> AssociationSocket:
         connection = _RequestorSocket(assoc, address=address)
         connection.entity = self
         return connection
 
+    def _keep_rejection(self, event: evt.Event) -> None:
+        """Keep the reason: one that comes at once the library takes for a failed connection."""
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self.rejection = event.pdu.reason_str
+
     def associate(self, *arguments: Any, **settings: Any) -> Association:
         """As the base class; answers reach who waits for them, and a release overtakes nothing."""
+        handlers = settings.get("evt_handlers") or []
+        settings["evt_handlers"] = [*handlers, (evt.EVT_PDU_RECV, self._keep_rejection)]
         assoc = super().associate(*arguments, **settings)
         mend(assoc, self.stall_s)
         return assoc

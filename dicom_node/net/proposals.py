@@ -14,8 +14,10 @@ from dicom_node.domain.profile import SOP_CLASSES
 from dicom_node.net.contexts import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    MR_IMAGE,
     UNCOMPRESSED,
     VERIFICATION,
+    examined_contexts,
     proposed_contexts,
 )
 
@@ -39,8 +41,14 @@ def proposals() -> list[Proposal]:
         Proposal("Send results", "result objects are due", proposed_contexts(results, [])),
         Proposal(
             "Ask what a peer takes",
-            "with each sending, for the classes not sent; `dicom-node peers probe`",
+            "with each sending, for the classes not sent",
             proposed_contexts((), (*SOP_CLASSES, *SERVICES)),
+        ),
+        Proposal("Examine a peer", "`dicom-node peers probe`", examined_contexts()),
+        Proposal(
+            "Send the test study",
+            "`dicom-node peers probe --send`; of the results what the peer would get",
+            proposed_contexts([(MR_IMAGE, EXPLICIT_VR_LITTLE_ENDIAN), *results], []),
         ),
         Proposal(
             "Ask for storage commitment",
@@ -59,7 +67,7 @@ def proposals() -> list[Proposal]:
         ),
         Proposal(
             "Verify a peer",
-            "`dicom-node peers echo`",
+            "`dicom-node peers echo`, `dicom-node peers probe`",
             [build_context(VERIFICATION, [IMPLICIT_VR_LITTLE_ENDIAN])],
         ),
     ]

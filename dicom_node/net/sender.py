@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.config import TlsSection
@@ -93,10 +93,16 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class EchoResult:
-    """What became of a C-ECHO."""
+    """What became of a C-ECHO. ``problem`` and ``advice`` are the parts of ``message``.
+
+    ``associated``: the peer took the association, whatever it answered then.
+    """
 
     ok: bool
     message: str
+    associated: bool = True
+    problem: str = ""
+    advice: str = ""
 
 
 def outgoing(path: Path) -> Outgoing:
@@ -111,10 +117,14 @@ def outgoing(path: Path) -> Outgoing:
 
 @dataclass(frozen=True)
 class Negotiated:
-    """What an association said of SOP classes; what it left open stands in neither."""
+    """What an association said of SOP classes; what it left open stands in neither.
+
+    ``syntaxes``: SOP class and transfer syntax of each accepted context.
+    """
 
     accepted: frozenset[str]
     refused: frozenset[str]
+    syntaxes: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,7 @@ def send_each(
     also = inquiry.classes if inquiry else ()
     contexts = proposed_contexts(wanted, also)[:_CONTEXT_LIMIT]
     with associate(peer, contexts, calling_ae, limits, tls=tls) as (assoc, problem):
-        if inquiry and assoc is not None and (answer := _negotiated(assoc)):
+        if inquiry and assoc is not None and (answer := negotiated(assoc)):
             inquiry.tell(answer)
         for item, (syntax, defect) in zip(objects, checked, strict=True):
             if defect:
@@ -176,28 +186,7 @@ def send_each(
                 yield _send_one(assoc, item, syntax, problem, limits)
 
 
-def probe(
-    peer: Destination, classes: Sequence[str], *, calling_ae: str,
-    limits: SenderLimits | None = None, tls: TlsSection | None = None,
-) -> Negotiated:  # fmt: skip
-    """Ask a peer which SOP classes it takes, without sending anything.
-
-    Raises:
-        DeliveryError: the peer did not answer the association request.
-    """
-    contexts = proposed_contexts((), classes)
-    limits = limits or SenderLimits()
-    with associate(peer, contexts, calling_ae, limits, tls=tls) as (assoc, problem):
-        answer = _negotiated(assoc) if assoc is not None else None
-    if answer is None:
-        raise DeliveryError(
-            f"no answer from {peer.ae_title} at {peer.host}:{peer.port}: {problem}",
-            "see that it runs, and that it knows the AE title of this node",
-        )
-    return answer
-
-
-def _negotiated(assoc: Association) -> Negotiated | None:
+def negotiated(assoc: Association) -> Negotiated | None:
     """Return what the peer answered to the proposed classes; None where it did not answer."""
     if not assoc.accepted_contexts and not assoc.rejected_contexts:
         return None
@@ -207,7 +196,11 @@ def _negotiated(assoc: Association) -> Negotiated | None:
         for context in assoc.rejected_contexts
         if context.result in (_ABSTRACT_SYNTAX_NOT_SUPPORTED, _TRANSFER_SYNTAXES_NOT_SUPPORTED)
     }
-    return Negotiated(frozenset(accepted), frozenset(refused - accepted))
+    syntaxes = {
+        (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        for context in assoc.accepted_contexts
+    }
+    return Negotiated(frozenset(accepted), frozenset(refused - accepted), frozenset(syntaxes))
 
 
 def echo(
@@ -221,7 +214,10 @@ def echo(
         where = f"{peer.ae_title} at {peer.host}" + (f":{peer.port}" if peer.port else "")
         if assoc is None or not assoc.is_established:
             told = advice(problem, peer.host, peer.port, peer.ae_title, calling_ae)
-            return EchoResult(False, f"no echo from {where}: {problem}{'; ' * bool(told)}{told}")
+            message = f"no echo from {where}: {problem}{'; ' * bool(told)}{told}"
+            # no context of it accepted: there was an answer, and the answer was no
+            refused = assoc is not None and bool(assoc.rejected_contexts)
+            return EchoResult(False, message, refused, problem, told)
         try:
             response = assoc.send_c_echo()
         except (RuntimeError, ValueError) as error:
@@ -299,9 +295,8 @@ def _problem(assoc: Association, entity: Entity) -> str:
     """Say in plain words why an association does not stand; empty where it does."""
     if assoc.is_established:
         return ""
-    if assoc.is_rejected:
-        answer = cast(A_ASSOCIATE, assoc.acceptor.primitive)
-        return f"association rejected: {answer.reason_str}"
+    if entity.rejection:
+        return f"association rejected: {entity.rejection}"
     if assoc.rejected_contexts:
         return "the peer takes none of the offered object types"
     if entity.problem and entity.secure is not None:

@@ -138,7 +138,8 @@ class ConfirmationStore(Database):
                 _apply(db, item.delivery_id, item.claim_no, verdict, words, now_s)
         with self._write() as db:
             mine = commitments.c.id == commitment.id
-            db.execute(update(commitments).where(mine).values(answered_at=now_s))
+            told = {"answered_at": now_s, "lost": len(failed)}
+            db.execute(update(commitments).where(mine).values(**told))
         return True
 
     def judge_sent(self, row: SentRow, verdict: Verdict, words: str) -> None:

@@ -39,6 +39,12 @@ class ObservationStore(Database):
         with self._read() as db:
             return [_scanner(row) for row in db.execute(query)]
 
+    def scanner(self, scanner_id: int) -> ScannerRow | None:
+        """Return a scanner by its number."""
+        with self._read() as db:
+            found = db.execute(select(scanners).where(scanners.c.id == scanner_id)).one_or_none()
+            return None if found is None else _scanner(found)
+
     def scanner_of(self, study_uid: str) -> ScannerRow | None:
         """Return the scanner of a study that was observed."""
         query = (

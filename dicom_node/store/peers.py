@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from dicom_node.config import PeerConfig
 from dicom_node.errors import ConfigError
 from dicom_node.store.base import Database
+from dicom_node.store.probe_schema import probes
 from dicom_node.store.schema import acceptances, node, peers, refusals
 from dicom_node.store.times import iso
 
@@ -67,7 +68,8 @@ class PeerStore(Database):
     def peer_remove(self, name: str) -> bool:
         """Remove a peer; False where there is none of that name."""
         with self._write() as db:
-            db.execute(delete(acceptances).where(acceptances.c.peer == name))
+            for known in (acceptances, probes):
+                db.execute(delete(known).where(known.c.peer == name))
             return db.execute(delete(peers).where(peers.c.name == name)).rowcount == 1
 
     def record_refusal(

@@ -233,8 +233,10 @@ commitments = Table(
     Column("peer", String(64), nullable=False),
     Column("requested_at", Double, nullable=False),
     Column("answered_at", Double),
+    Column("lost", Integer),
 )
-"""Storage commitment that this node asked for (PS3.4 J.3.2)."""
+"""Storage commitment that this node asked for (PS3.4 J.3.2). ``lost``: so many instances the last
+report denied. One without items was asked for by an examination of the peer."""
 
 commitment_items = Table(
     "commitment_items",

@@ -17,6 +17,7 @@ from dicom_node.store.observations import ObservationStore
 from dicom_node.store.overview import OverviewStore
 from dicom_node.store.peers import PeerStore
 from dicom_node.store.pledges import PledgeStore
+from dicom_node.store.probes import ProbeStore
 from dicom_node.store.rebuild import RebuildStore
 from dicom_node.store.releases import ReleaseStore
 from dicom_node.store.reports import ReportStore
@@ -46,6 +47,7 @@ class Store(
     AccountStore,
     OverviewStore,
     TurnStore,
+    ProbeStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

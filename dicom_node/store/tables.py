@@ -6,6 +6,7 @@ from dicom_node.store import (
     account_schema,
     annotation_schema,
     observation_schema,
+    probe_schema,
     release_schema,
     schema,
     tallies,
@@ -18,6 +19,7 @@ DECLARED_IN = (
     annotation_schema,
     release_schema,
     observation_schema,
+    probe_schema,
     tallies,
 )
 """The modules that declare tables."""

@@ -17,3 +17,8 @@ def iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def seconds_of(text: str) -> float:
+    """Return the epoch seconds of what ``iso`` wrote."""
+    return datetime.fromisoformat(text).timestamp()

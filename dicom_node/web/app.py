@@ -23,7 +23,7 @@ from dicom_node.store.store import Store
 from dicom_node.web.api import api_app
 from dicom_node.web.console import Console, console_of
 from dicom_node.web.hardening import Hardening
-from dicom_node.web.pages import login, models, overview, peers, records, settings, studies
+from dicom_node.web.pages import drift, login, models, overview, peers, records, settings, studies
 from dicom_node.web.rehearsals import Rehearsals
 from dicom_node.web.render import HERE, done, page
 from dicom_node.web.throttle import LoginThrottle
@@ -37,7 +37,7 @@ from dicom_node.web.visitors import (
 )
 
 log = logging.getLogger(__name__)
-_PAGES = (login, overview, studies, peers, models, records, settings)
+_PAGES = (login, overview, studies, peers, models, drift, records, settings)
 
 
 class _Files(StaticFiles):

@@ -13,6 +13,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.flow.accounts import Accounts
 from dicom_node.flow.audit import AuditTrail
 from dicom_node.store.store import Store
+from dicom_node.web.neighbours import Neighbours
 from dicom_node.web.rehearsals import Rehearsals
 from dicom_node.web.throttle import LoginThrottle
 
@@ -51,6 +52,7 @@ class Console:
     throttle: LoginThrottle
     rehearsals: Rehearsals
     notes: Notes = field(default_factory=Notes)
+    neighbours: Neighbours = field(default_factory=Neighbours)
 
 
 def console_of(request: Request) -> Console:

@@ -50,6 +50,7 @@ def serve(
     stop.wait()
     server.should_exit = True
     thread.join(timeout=5)
+    console.neighbours.close()
     console.rehearsals.close()
     console.trail.close()
     store.close()

@@ -229,11 +229,12 @@ def test_a_delivery_proposes_what_is_stated(
 
 
 @pytest.mark.parametrize(
-    ("command", "activity"), [("probe", "Ask what a peer takes"), ("echo", "Verify a peer")]
+    ("command", "activities"),
+    [("probe", ["Verify a peer", "Examine a peer"]), ("echo", ["Verify a peer"])],
 )
 def test_the_commands_propose_what_is_stated(
     asked: tuple[int, list[Contexts]], tmp_path: Path, document: Document, command: str,
-    activity: str,
+    activities: list[str],
 ) -> None:  # fmt: skip
     port, requests = asked
     file = tmp_path / "node.toml"
@@ -242,7 +243,7 @@ def test_the_commands_propose_what_is_stated(
     )
     done = CliRunner().invoke(app, ["peers", command, "pacs", "--config", str(file)])
     assert done.exit_code == 0, done.output
-    assert requests == [proposed(document, activity)]
+    assert requests == [proposed(document, activity) for activity in activities]
 
 
 def test_the_roles_of_the_overview_follow_from_both_directions(document: Document) -> None:

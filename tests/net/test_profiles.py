@@ -25,7 +25,7 @@ from dicom_node.domain.profile import (
 )
 from dicom_node.flow.deliver import REFUSAL_HOLDS_S, DeliveryLoop
 from dicom_node.flow.peers import address_of, destinations, encoding_wanted
-from dicom_node.net.sender import probe
+from dicom_node.net.negotiation import probe
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.results.build import ResultObject, build_results
 from dicom_node.results.gate_report import content_items

@@ -15,8 +15,9 @@ from dicom_node.errors import WrongUseError
 from dicom_node.net.access import PEERS_FRESH_S, Refusal
 from dicom_node.net.limits import SenderLimits, ServerLimits
 from dicom_node.net.listening import is_loopback, listeners
+from dicom_node.net.negotiation import probe
 from dicom_node.net.outcomes import Outcome
-from dicom_node.net.sender import EchoResult, echo, outgoing, probe, send
+from dicom_node.net.sender import EchoResult, echo, outgoing, send
 from dicom_node.net.server import GuardedServer
 from dicom_node.net.standin import PacsStandIn, dataset_bytes
 from dicom_node.net.tls import Certificate, client_context, own_certificate, server_context

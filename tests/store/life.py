@@ -186,6 +186,7 @@ def _shadow(store: Store) -> Iterator[str]:
 
 def _watch(store: Store) -> Iterator[str]:
     (row,) = store.scanners()
+    assert store.scanner(row.id) == row
     assert store.scanner_of("1.2.1") == row
     assert store.running_release(row) == SEEN.release_sha256
     for release in (None, SEEN.release_sha256):
@@ -283,6 +284,7 @@ def _confirm(store: Store, clock: ManualClock) -> Iterator[str]:
     store.count_checks(rows, "requested")
     kept = {rows[0].sop_instance_uid}
     assert store.commitment_answered("1.7", ["pacs"], kept, {rows[1].sop_instance_uid: 0x0112})
+    assert store.commitment_lost("1.7") == 1
     (again,) = store.claim_deliveries("pacs", "d")
     store.delivery_sent(again)
     clock.advance(FIRST_CHECK_S)

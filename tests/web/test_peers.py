@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from dicom_node.clock import ManualClock
 from dicom_node.config import NodeConfig
 from dicom_node.domain.account import Role
+from dicom_node.domain.probing import Step
 from dicom_node.flow.peers import senders
 from dicom_node.net.access import AccessList, Refusal, Requester
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.store.store import Store
+from dicom_node.web.console import Console
+from dicom_node.web.neighbours import AT_ONCE
+from tests.net.listeners import port_that
 from tests.web.conftest import Browser
 
 AsRole = Callable[[Role], Browser]
@@ -126,9 +132,7 @@ def test_another_address_of_a_known_sender_is_allowed(
     assert store.refusals() == []
 
 
-def test_an_echo_says_in_plain_words_what_came_back(
-    as_role: AsRole, store: Store, tmp_path: Path
-) -> None:
+def test_an_echo_says_in_plain_words_what_came_back(as_role: AsRole, tmp_path: Path) -> None:
     admin = as_role(Role.ADMIN)
     operator = as_role(Role.OPERATOR)
     with socket.socket() as free, PacsStandIn("REAL", tmp_path / "pacs") as pacs:
@@ -141,6 +145,69 @@ def test_an_echo_says_in_plain_words_what_came_back(
         asked = operator.http.post("/peers/silent/echo", data={"csrf": operator.csrf()},
                                    headers={"HX-Request": "true"})  # fmt: skip
         assert "note-line bad" in asked.text and "<html" not in asked.text
-        taken = operator.post("/peers/real/probe")
-        assert taken.status_code == 200 and "Segmentation" in taken.text
+
+
+def test_a_connection_is_examined_beside_the_requests(
+    as_role: AsRole, store: Store, console: Console, program: Callable[[Role], TestClient],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    admin, operator, viewer = as_role(Role.ADMIN), as_role(Role.OPERATOR), as_role(Role.VIEWER)
+    with PacsStandIn("REAL", tmp_path / "pacs") as pacs:
+        fields = {"name": "real", "ae_title": "REAL", "host": "127.0.0.1", "port": pacs.port}
+        assert admin.post("/peers/new", **fields, receives_results="on").status_code == 303
+        page = viewer.get("/peers/real/probe").text
+        assert "was not examined yet" in page and "<form method" not in page
+        begun = operator.post("/peers/real/probe", send="on")
+        assert (begun.status_code, begun.headers["location"]) == (303, "/peers/real/probe")
+        (peer,) = store.peers()
+        run = console.neighbours.find(peer)
+        assert run is not None and run.thread is not None
+        run.thread.join(60)
+        page = viewer.get("/peers/real/probe").text
+        assert "No step failed" in page and "PROSTATE-AI-TEST" in page
+        assert "Explicit VR Little Endian" in page
         assert store.acceptances("real", f"REAL@127.0.0.1:{pacs.port}")
+        told = [row.message for row in store.audit_list() if row.event == "instances_sent"]
+        assert len(told) == 1
+        asked = program(Role.OPERATOR).post("/api/v1/peers/real/probe")
+        assert asked.status_code == 202 and asked.json()["ok"] is None
+        again = console.neighbours.find(peer)
+        assert again is not None and again.thread is not None and again is not run
+        again.thread.join(60)
+    reader = program(Role.VIEWER)
+    got = reader.get("/api/v1/peers/real/probe").json()
+    assert (got["running"], got["ok"], got["problem"]) == (False, True, "")
+    assert [one["step"] for one in got["steps"]] == list(Step)
+    assert got["test_study"] is None, "the last one sent none"
+    assert reader.get("/api/v1/peers/nobody/probe").status_code == 404
+    edited = {**fields, "port": 9, "receives_results": "on"}
+    assert admin.post("/peers/real/edit", **edited).status_code == 303
+    assert "was not examined yet" in viewer.get("/peers/real/probe").text, "another address"
+
+
+def test_few_peers_are_examined_at_once_and_all_end_with_the_process(
+    as_role: AsRole, store: Store, console: Console
+) -> None:
+    admin, enough = as_role(Role.ADMIN), threading.Event()
+
+    def hold(_connection: socket.socket) -> None:
+        enough.wait(60)
+
+    with port_that(hold) as port:
+        for number in range(AT_ONCE + 1):
+            fields = {"name": f"p{number}", "ae_title": "X", "host": "127.0.0.1", "port": port}
+            assert admin.post("/peers/new", **fields).status_code == 303
+        for number in range(AT_ONCE):
+            admin.post(f"/peers/p{number}/probe")
+        admin.post("/peers/p0/probe")
+        assert "p0 is being examined" in admin.note("/peers")
+        admin.post(f"/peers/p{AT_ONCE}/probe")
+        assert "other peers are asked at this moment" in admin.note("/peers")
+        assert "Examining" in admin.get("/peers/p0/probe").text
+        enough.set()
+    for peer in store.peers()[:AT_ONCE]:
+        run = console.neighbours.find(peer)
+        assert run is not None and run.thread is not None
+        run.thread.join(60)
+        assert not run.running
+    console.neighbours.close()

@@ -6,21 +6,31 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import ValidationError
 
 from dicom_node.config import PeerConfig
+from dicom_node.domain.probing import Profile
 from dicom_node.errors import WrongUseError
-from dicom_node.flow.peers import PeerEntry, add_peer, all_peers, change_peer, remove_peer
+from dicom_node.flow.peers import (
+    PeerEntry,
+    add_peer,
+    address_of,
+    all_peers,
+    change_peer,
+    remove_peer,
+)
+from dicom_node.flow.probe import Order
+from dicom_node.store.times import iso
 from dicom_node.web.api.access import Admin, Operator, Viewer
 from dicom_node.web.api.shapes import (
-    AnswerShape,
     Done,
     EchoShape,
     NewPeerShape,
     PeerName,
     PeerOut,
     PeerShape,
+    ProbeShape,
     RefusalShape,
 )
 from dicom_node.web.console import console_of
-from dicom_node.web.neighbours import echo_peer, probe_peer
+from dicom_node.web.neighbours import Run
 
 router = APIRouter(tags=["AE titles"])
 
@@ -72,26 +82,49 @@ def remove(request: Request, caller: Admin, name: PeerName) -> Done:
 def echo(request: Request, _caller: Operator, name: PeerName) -> EchoShape:
     """Send a C-ECHO."""
     _found(request, name)
-    answer = echo_peer(console_of(request), name)
+    console = console_of(request)
+    answer = console.neighbours.echo(console.store, console.config, name)
     return EchoShape(ok=answer.ok, message=answer.message)
 
 
-@router.post("/peers/{name}/probe")
-def probe(request: Request, _caller: Operator, name: PeerName) -> list[AnswerShape]:
-    """Ask a peer what it takes; the answer decides what it is sent."""
-    _found(request, name)
-    return [
-        AnswerShape(
-            sop_class_uid=one.sop_class_uid, name=one.name, used_for=one.used_for, answer=one.answer
+@router.post("/peers/{name}/probe", status_code=202)
+def probe(request: Request, caller: Operator, name: PeerName, send: bool = False) -> ProbeShape:
+    """Begin the examination of a peer; ``send``: with a small test study. GET tells how it goes."""
+    console, peer = console_of(request), _found(request, name).peer
+    with caller.acting():
+        run = console.neighbours.begin(
+            console.store, console.config, console.clock, Order(peer, send=send)
         )
-        for one in probe_peer(console_of(request), name)
-    ]
+    return _examination(peer, run, None)
+
+
+@router.get("/peers/{name}/probe")
+def examination(request: Request, _caller: Viewer, name: PeerName) -> ProbeShape:
+    """Return the examination of a peer that runs, or the last one."""
+    console, peer = console_of(request), _found(request, name).peer
+    run = console.neighbours.find(peer)
+    running = run is not None and run.running
+    profile = None if running else console.store.probe_of(peer.name, address_of(peer))
+    return _examination(peer, run, profile)
 
 
 @router.get("/refusals")
 def refusals(request: Request, _caller: Viewer) -> list[RefusalShape]:
     """List refused senders, the latest first."""
     return [RefusalShape(**one) for one in console_of(request).store.refusals()]
+
+
+def _examination(peer: PeerConfig, run: Run | None, profile: Profile | None) -> ProbeShape:
+    findings = run.findings if run is not None and profile is None else ()
+    shown = profile or Profile(peer.name, address_of(peer), 0.0, tuple(findings))
+    told = shown.as_dict()
+    at_s = told.pop("at_s")
+    return ProbeShape(
+        **{**told, "ok": None if profile is None else profile.ok},
+        at=iso(at_s) if profile is not None else None,
+        running=run is not None and run.running,
+        problem=run.problem if run is not None else "",
+    )
 
 
 def _found(request: Request, name: str) -> PeerEntry:

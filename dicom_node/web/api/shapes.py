@@ -8,6 +8,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from dicom_node.domain.confirmation import Check
+from dicom_node.domain.probing import Step, StepOutcome
 from dicom_node.domain.profile import ResultKind
 from dicom_node.domain.states import ReleaseState, RevisionState
 
@@ -212,12 +213,46 @@ class EchoShape(_Shape):
 
 
 class AnswerShape(_Shape):
-    """What a peer said of a SOP class."""
+    """What a peer said of a SOP class, and in which encodings it takes it."""
 
     sop_class_uid: str
     name: str
     used_for: str
     answer: str
+    transfer_syntaxes: list[str]
+
+
+class StepShape(_Shape):
+    """A step of an examination. ``outcome``: ok, failed or skipped."""
+
+    step: Step
+    words: str
+    outcome: StepOutcome
+    found: str
+    advice: str
+    seconds: float
+
+
+class TestStudyShape(_Shape):
+    """What now lies at the peer and can be deleted there."""
+
+    study_uid: str
+    patient_id: str
+    objects: int
+
+
+class ProbeShape(_Shape):
+    """An examination of a peer. ``ok`` null: it runs, or there was none. ``at``: when it ended."""
+
+    name: str
+    address: str
+    running: bool
+    problem: str
+    ok: bool | None
+    at: str | None
+    steps: list[StepShape]
+    classes: list[AnswerShape]
+    test_study: TestStudyShape | None
 
 
 class RefusalShape(_Shape):

@@ -7,18 +7,27 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import ValidationError
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dicom_node.config import PeerConfig
 from dicom_node.domain.account import Role
 from dicom_node.domain.confirmation import Check
+from dicom_node.domain.probing import STEP_WORDS, SYNTAX_NAMES
 from dicom_node.domain.profile import DEFAULT_KINDS, ResultKind
 from dicom_node.errors import NodeError, WrongUseError
-from dicom_node.flow.peers import add_peer, all_peers, change_peer, find_peer, remove_peer
+from dicom_node.flow.connection_study import PATIENT_ID
+from dicom_node.flow.peers import (
+    add_peer,
+    address_of,
+    all_peers,
+    change_peer,
+    find_peer,
+    remove_peer,
+)
+from dicom_node.flow.probe import Order
 from dicom_node.net.access import Refusal
+from dicom_node.net.refusal_words import ADDRESS, UNKNOWN, WORDS
 from dicom_node.web.console import Console, console_of
-from dicom_node.web.neighbours import echo_peer, probe_peer
-from dicom_node.web.refusal_words import ADDRESS, UNKNOWN, WORDS
 from dicom_node.web.render import done, page
 from dicom_node.web.visitors import Posted, Visitor, changes, looks
 
@@ -104,19 +113,42 @@ def remove(request: Request, posted: AdminsForm, name: str) -> Response:
 @router.post("/{name}/echo")
 def echo(request: Request, posted: OperatorsForm, name: str) -> Response:
     """Send a C-ECHO and say what came back."""
-    answer = echo_peer(console_of(request), name)
+    console = console_of(request)
+    answer = console.neighbours.echo(console.store, console.config, name)
     text = f"{name}: {answer.message}"
     return done(request, posted, _HOME, text, "good" if answer.ok else "bad")
 
 
 @router.post("/{name}/probe")
 def probe(request: Request, posted: OperatorsForm, name: str) -> Response:
-    """Ask a peer what it takes."""
+    """Begin the examination of a peer; the page that follows shows it."""
+    console = console_of(request)
+    peer = find_peer(console.store, console.config, name)
+    order = Order(peer, send=posted.ticked("send"))
+    home = f"{_HOME}/{name}/probe"
     try:
-        answers = probe_peer(console_of(request), name)
+        with posted.acting():
+            console.neighbours.begin(console.store, console.config, console.clock, order)
     except NodeError as error:
-        return done(request, posted, _HOME, f"{name}: {error}", "bad")
-    return page(request, "probe.html", posted.visitor, name=name, answers=answers)
+        return done(request, posted, home, str(error), "bad")
+    return RedirectResponse(home, 303)
+
+
+@router.get("/{name}/probe")
+def examination(request: Request, visitor: Viewer, name: str) -> HTMLResponse:
+    """Show the examination of a peer that runs, or the last one."""
+    console = console_of(request)
+    peer = find_peer(console.store, console.config, name)
+    run = console.neighbours.find(peer)
+    running = run is not None and run.running
+    profile = None if running else console.store.probe_of(peer.name, address_of(peer))
+    counts = console.store.destination_counts([name])[name] if peer.receives_results else None
+    shown = list(run.findings) if run and running else list(profile.steps) if profile else []
+    return page(
+        request, "probe.html", visitor, peer=peer, run=run, running=running, profile=profile,
+        findings=shown, step_words=STEP_WORDS, syntaxes=SYNTAX_NAMES, patient_id=PATIENT_ID,
+        expected=len(STEP_WORDS), counts=counts,
+    )  # fmt: skip
 
 
 @router.post("/refusals/{refusal_id}/allow")
