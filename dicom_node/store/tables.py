@@ -5,6 +5,7 @@ from __future__ import annotations
 from dicom_node.store import (
     account_schema,
     annotation_schema,
+    monitor_schema,
     observation_schema,
     release_schema,
     schema,
@@ -18,6 +19,7 @@ DECLARED_IN = (
     annotation_schema,
     release_schema,
     observation_schema,
+    monitor_schema,
     tallies,
 )
 """The modules that declare tables."""
