@@ -13,7 +13,7 @@ from dicom_node.domain.canary import STUDY_ROOT
 from dicom_node.domain.states import DeliveryState, RevisionState
 from dicom_node.store.base import Database
 from dicom_node.store.counters import Counted, count_analysis, read_counters
-from dicom_node.store.schema import deliveries, instances, node, revisions, studies
+from dicom_node.store.schema import deliveries, node, revisions, studies
 
 _WAITING = (RevisionState.RECEIVING, RevisionState.READY, RevisionState.RUNNING)
 
@@ -21,21 +21,10 @@ _WAITING = (RevisionState.RECEIVING, RevisionState.READY, RevisionState.RUNNING)
 class WatchStore(Database):
     """Figures about the node as it runs. Times in seconds since 1970-01-01 UTC."""
 
-    def last_received_s(self, not_from: str) -> float | None:
-        """When the last instance came that another AE title than ``not_from`` sent.
-
-        Where there is none: when the node was set up; None where it has no name yet.
-        """
-        last = (
-            select(instances.c.received_at)
-            .where(instances.c.calling_ae != not_from)
-            .order_by(instances.c.received_at.desc())
-            .limit(1)
-        )
+    def set_up_s(self) -> float | None:
+        """When the node was set up; None where it has no name yet."""
         with self._read() as db:
-            found: float | None = db.execute(last).scalar_one_or_none()
-            if found is None:
-                found = db.execute(select(node.c.created_at)).scalar_one_or_none()
+            found: float | None = db.execute(select(node.c.created_at)).scalar_one_or_none()
         return found
 
     def oldest_waiting_s(self) -> float | None:

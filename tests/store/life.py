@@ -17,7 +17,7 @@ from dicom_node.domain.account import Role
 from dicom_node.domain.alarm import SETTLE_S, AlarmCode, Limits, Raised
 from dicom_node.domain.annotation import AnnotationState
 from dicom_node.domain.audit import APPLICATION, AuditEvent, AuditMessage, Participant
-from dicom_node.domain.canary import Judgement, RunState, study_uid_of
+from dicom_node.domain.canary import STUDY_ROOT, Judgement, RunState
 from dicom_node.domain.confirmation import FIRST_CHECK_S, Verdict
 from dicom_node.domain.drift import Scanner
 from dicom_node.domain.identity import Difference, Identity
@@ -141,14 +141,14 @@ def _monitor(store: Store, clock: ManualClock) -> Iterator[str]:
     clock.advance(SETTLE_S)
     assert store.alarms_turn([], Limits(), [], lambda _: "{}")
     yield "alarm"
-    run = store.canary_begin(study_uid_of("x", "1"), scheduled=True)
+    run = store.canary_begin(STUDY_ROOT + "7", scheduled=True)
     assert store.canary_going_on() == run
     store.add_instances([image(run.study_uid, 1, clock.now_s())])
     assert store.canary_seen(run.study_uid).state is RevisionState.RECEIVING
     store.canary_end(run, Judgement(RunState.FAILED, "not back"))
     assert store.canary_last() == store.canary_runs(5)[0]
     assert store.canary_last(RunState.PASSED) is None
-    assert store.last_received_s("CANARY") is not None and store.oldest_waiting_s() is not None
+    assert store.set_up_s() is not None and store.oldest_waiting_s() is not None
     store.ended_badly(0.0)
     store.oldest_deliveries_s(["pacs"])
     store.analysed_in(7.0)

@@ -185,7 +185,8 @@ def test_a_database_of_the_version_before_gets_its_totals(store: Store, clock: M
              "revisions_manifest_due", "studies_patient_id", "revisions_changed",
              "instances_calling_ae")  # fmt: skip
     tables = ("tallies", "shadow_runs", "assignments", "releases", "annotations",
-              "observations", "scanners", "sessions", "accounts", "tokens")  # fmt: skip
+              "observations", "scanners", "sessions", "accounts", "tokens", "processes", "leases",
+              "alarms", "notices", "canaries", "counters")  # fmt: skip
     with store._engine.begin() as db:
         for later in tables:
             db.execute(text(f"DROP TABLE {later}"))
