@@ -45,7 +45,7 @@ def alarms_test(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fal
     """Send a test message to each channel now. Exit status 1 where one did not take it."""
     from dicom_node.clock import SystemClock
     from dicom_node.config import load_config
-    from dicom_node.flow.messages import send_by, test_body
+    from dicom_node.flow.messages import send_by, trial_body
 
     loaded, now_s = load_config(config), SystemClock().now_s()
     if not loaded.alarms.channels:
@@ -54,7 +54,7 @@ def alarms_test(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fal
     for channel in loaded.alarms.channels:
         problem = ""
         try:
-            send_by(loaded, channel, test_body(loaded, now_s), now_s)
+            send_by(loaded, channel, trial_body(loaded, now_s), now_s)
         except NodeError as error:
             problem = str(error)
         found.append({"channel": channel, "taken": not problem, "problem": problem or None})

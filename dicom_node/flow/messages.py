@@ -52,7 +52,7 @@ def body_of(config: NodeConfig, turn: Turn, now_s: float) -> str:
     return json.dumps(_headed(config, now_s) | told)
 
 
-def test_body(config: NodeConfig, now_s: float) -> str:
+def trial_body(config: NodeConfig, now_s: float) -> str:
     """Return a message that says that it is a test."""
     told = {
         "event": "test", "code": "test", "subject": "", "severity": "warning",
