@@ -150,6 +150,8 @@ def _words(error: Exception) -> str:
         return f"its certificate is not accepted ({error.verify_message})"
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return "it refused the login"
+    if isinstance(error, smtplib.SMTPServerDisconnected):
+        return "it hung up"
     if isinstance(error, smtplib.SMTPNotSupportedError):
         return "it offers no STARTTLS, or no login"
     if isinstance(error, smtplib.SMTPResponseException):

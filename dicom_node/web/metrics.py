@@ -23,7 +23,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain.account import Role
@@ -54,7 +54,10 @@ def metrics(
     """Answer a scrape, from an address of ``metrics.scrape_from`` or with a token."""
     console = console_of(request)
     if not _from_a_scraper(console, request):
-        may(Role.VIEWER)(request, sent)
+        try:
+            may(Role.VIEWER)(request, sent)
+        except HTTPException as error:
+            return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
     return Response(exposition(console), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
