@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dicom_node.domain.alarm import ALARMS
+from dicom_node.domain.alarm import ALARMS, Severity
 from dicom_node.domain.canary import CanaryRun
 from dicom_node.domain.roles import ALIVE_S, ProcessRow
 from dicom_node.store.alarms import AlarmRow
@@ -20,6 +20,12 @@ def alarm_json(row: AlarmRow) -> dict[str, Any]:
         "severity": str(text.severity), "words": text.words, "found": row.found,
         "advice": text.advice, "began_at": iso(row.began_at_s), "ended_at": iso(row.ended_at_s),
     }  # fmt: skip
+
+
+def alarms_json(rows: Sequence[AlarmRow]) -> list[dict[str, Any]]:
+    """Return alarms, the critical ones first, else in their order."""
+    told = [alarm_json(row) for row in rows]
+    return sorted(told, key=lambda one: one["severity"] != Severity.CRITICAL)
 
 
 def processes_json(rows: Sequence[ProcessRow], now_s: float) -> list[dict[str, Any]]:

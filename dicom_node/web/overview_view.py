@@ -7,7 +7,7 @@ from typing import Any
 
 from dicom_node.errors import NodeError
 from dicom_node.flow.health import storage_state
-from dicom_node.flow.monitored import alarm_json, processes_json
+from dicom_node.flow.monitored import alarms_json, processes_json
 from dicom_node.flow.peers import all_peers
 from dicom_node.registry.switch import named_releases
 from dicom_node.store.console_rows import SenderSeen, Throughput
@@ -74,7 +74,7 @@ def overview(console: Console) -> Overview:
         signs=signs(console, status),
         refusals=store.refusals(5),
         processes=processes_json(store.processes(), now_s)[:MAX_SHOWN],
-        alarms=[alarm_json(row) for row in store.alarms(MAX_SHOWN, going_on=True)],
+        alarms=alarms_json(store.alarms(MAX_SHOWN, going_on=True)),
     )
 
 
