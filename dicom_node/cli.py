@@ -13,8 +13,18 @@ from typing import Annotated
 import typer
 
 from dicom_node import __version__
+from dicom_node.commands import (
+    alarms,
+    audit,
+    conformance,
+    models,
+    node,
+    peers,
+    process,
+    studies,
+    users,
+)
 from dicom_node.commands import annotations as annotation_commands
-from dicom_node.commands import audit, conformance, models, node, peers, process, studies, users
 from dicom_node.errors import NodeError
 
 app = typer.Typer(
@@ -53,6 +63,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(annotation_commands.app, name="annotations")
 app.add_typer(users.app, name="users")
 app.add_typer(users.tokens, name="tokens")
+app.add_typer(alarms.app, name="alarms")
+app.add_typer(alarms.canary, name="canary")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from dicom_node.config_monitoring import AlarmsSection, CanarySection, MetricsSection
 from dicom_node.config_sections import (
     AuditSection,
     DeliverySection,
@@ -39,6 +40,7 @@ from dicom_node.errors import WrongUseError
 
 __all__ = [
     "NO_CERTIFICATE",
+    "AlarmsSection",
     "AuditPatient",
     "AuditSection",
     "DeliverySection",
@@ -104,6 +106,9 @@ class NodeConfig(Section):
     delivery: DeliverySection = DeliverySection()
     audit: AuditSection = AuditSection()
     web: WebSection = WebSection()
+    metrics: MetricsSection = MetricsSection()
+    alarms: AlarmsSection = AlarmsSection()
+    canary: CanarySection = CanarySection()
     peers: tuple[PeerConfig, ...] = ()
 
     @model_validator(mode="after")
@@ -177,7 +182,10 @@ def _resolve_paths(config: NodeConfig, folder: Path) -> NodeConfig:
     tls = _resolve(config.tls, folder, ("certificate", "key", "ca", "crl"))
     audit = _resolve(config.audit, folder, ("syslog_ca", "syslog_certificate", "syslog_key"))
     web = _resolve(config.web, folder, ("certificate", "key"))
-    found = {"node": node, "model": model, "tls": tls, "audit": audit, "web": web}
+    alarms = _resolve(config.alarms, folder, ("webhook_secret_file", "mail_password_file", "ca"))
+    found = {
+        "node": node, "model": model, "tls": tls, "audit": audit, "web": web, "alarms": alarms,
+    }  # fmt: skip
     return config.model_copy(update=found)
 
 

@@ -319,7 +319,14 @@ def _drift(config: NodeConfig) -> Iterator[Check]:
             )  # fmt: skip
 
 
+def _monitoring(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.doctor_monitoring import monitoring
+
+    for found in monitoring(config):
+        yield Check(*found)
+
+
 _CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (
     _data_folder, _disk, _storage, _database, _sharing, _audit, _ports, _tls, _web_console, _peers,
-    _decoders, _model, _drift,
+    _decoders, _model, _drift, _monitoring,
 )  # fmt: skip

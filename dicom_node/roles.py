@@ -71,6 +71,7 @@ def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     from dicom_node.flow.audit import AuditTrail
     from dicom_node.flow.ingest import Ingest
     from dicom_node.net.receiver import Receiver
+    from dicom_node.pulse import Pulse
     from dicom_node.store.shared_clock import clock_of
     from dicom_node.store.store import Store
 
@@ -91,8 +92,11 @@ def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
         "port": (receiver.plain_port, "DICOM", config.node.bind),
         "tls_port": (receiver.tls_port, "TLS DICOM", config.tls.bind or config.node.bind),
     }
+    bound = {name: port for name, (port, _, _) in opened.items() if port is not None}
+    pulse = Pulse(store, clock, "receiver", ports=bound)
+    pulse.start()
     announce(
-        {name: port for name, (port, _, _) in opened.items() if port is not None}
+        bound
         | {
             "describe": [
                 f"{kind} {config.node.ae_title} on {address}:{port}"
@@ -102,6 +106,7 @@ def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
         }
     )
     stop.wait()
+    pulse.stop()
     receiver.stop()
     ingest.stop()
     adopting.join(timeout=5.0)
@@ -120,6 +125,7 @@ def _with_ports(config: NodeConfig, ports: Ports) -> NodeConfig:
 
 def run_worker(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     """Decide which studies are complete, analyse them, write the result objects."""
+    from dicom_node.pulse import Progress, Pulse
     from dicom_node.store.shared_clock import clock_of
     from dicom_node.store.store import Store
     from dicom_node.worker import Worker
@@ -127,9 +133,13 @@ def run_worker(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     stop = stop_event()
     clock = clock_of(config.database_url)
     store = Store(config.database_url, clock=clock)
-    worker = Worker(config, store, clock)
+    progress = Progress(clock)
+    worker = Worker(config, store, clock, progress.turn)
+    pulse = Pulse(store, clock, "worker", goes_on=progress.goes_on)
+    pulse.start()
     announce({})
     worker.run(stop)
+    pulse.stop()
     store.close()
 
 
@@ -139,13 +149,20 @@ def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     from dicom_node.flow.confirm import Confirmer
     from dicom_node.flow.deliver import DeliveryLoop
     from dicom_node.flow.forward import Forwarder
+    from dicom_node.flow.messages import Messenger
     from dicom_node.flow.pledge import PledgeLoop
+    from dicom_node.flow.watch import Watch
+    from dicom_node.path_canary import PathCanary
+    from dicom_node.pulse import Progress, Pulse
     from dicom_node.store.shared_clock import clock_of
     from dicom_node.store.store import Store
 
     stop = stop_event()
     clock = clock_of(config.database_url)
     store = Store(config.database_url, clock=clock)
+    progress = Progress(clock)
+    pulse = Pulse(store, clock, "delivery", goes_on=progress.goes_on)
+    pulse.start()
     announce({})
     audit = AuditTrail(store, config, clock)
     audit.start()
@@ -154,12 +171,17 @@ def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
         for name, loop in (
             ("pledges", PledgeLoop(store, config, clock)),
             ("audit-forwarder", Forwarder(store, config, clock)),
+            ("watch", Watch(store, config, clock, PathCanary(store, config, clock))),
+            ("messenger", Messenger(store, config, clock)),
         )
     ]
     for thread in beside:
         thread.start()
     confirmer = Confirmer(store, config, clock)
-    DeliveryLoop(store, config, clock, confirmer=confirmer, audit=audit).run(stop)
+    DeliveryLoop(store, config, clock, confirmer=confirmer, audit=audit, turned=progress.turn).run(
+        stop
+    )
+    pulse.stop()
     for thread in beside:
         thread.join(timeout=5.0)
     audit.close()

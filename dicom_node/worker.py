@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dicom_node.child import ChildDiedError, ChildTimeoutError, ModelChild
 from dicom_node.clock import Clock, WallWatch
 from dicom_node.config import NodeConfig
 from dicom_node.crash_points import fault
+from dicom_node.domain.canary import is_canary
 from dicom_node.domain.policy import LEASE_S, PlanKind
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import ReleaseState, RevisionState
@@ -30,7 +32,7 @@ from dicom_node.flow.promote import evaluate_due
 from dicom_node.logs import pseudonym
 from dicom_node.registry.choose import origins_of, release_for, shadow_for
 from dicom_node.registry.shelf import RunnableRelease
-from dicom_node.store.rows import Claim, InstanceRow, ResultRow, ShadowRow, StaleClaim
+from dicom_node.store.rows import Claim, Destination, InstanceRow, ResultRow, ShadowRow, StaleClaim
 from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -42,10 +44,15 @@ _LOST_CLAIM_S = 30.0  # heartbeats that fail for longer: give the claim up
 class Worker:
     """Works through the queue until it is told to stop."""
 
-    def __init__(self, config: NodeConfig, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, config: NodeConfig, store: Store, clock: Clock,
+        turned: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Put it together; ``turned`` is called while the work goes on."""
         self._config = config
         self._store = store
         self._clock = clock
+        self._turned = turned
         self._child = ModelChild()
         self._owner = "worker-0"  # the same after a restart: what it ran counts as an attempt
 
@@ -61,6 +68,7 @@ class Worker:
         try:
             self._child.start()
             while not stop.is_set():
+                self._turned()
                 if not self._work_once(stop):
                     stop.wait(POLL_S)
         finally:
@@ -107,6 +115,15 @@ class Worker:
         except Exception:  # scanners are watched beside the work, never instead of it
             log.exception("earlier studies cannot be observed")
 
+    def _count(self, answer: dict[str, Any]) -> None:
+        """Count how long an analysis took; nothing waits for it."""
+        if answer["outcome"] != "analysed":
+            return
+        try:
+            self._store.analysed_in(sum(answer["timings_s"].values()))
+        except NodeError as error:
+            log.warning("an analysis is not counted", extra={"problem": error.message})
+
     def _watch(self, claim: Claim) -> None:
         """Compare the scanner of a finished study with what it was; nothing waits for it."""
         try:
@@ -151,9 +168,13 @@ class Worker:
             self._store.fail_attempt(claim, Reason.INTERNAL_ERROR, message)
             return
         fault("case-analysed")
-        if answer.get(KEY):
+        test = is_canary(claim.study_uid)
+        if answer.get(KEY) and not test:
             claim = replace(claim, seen=observation(answer[KEY]))
         state = self._commit(claim, answer)
+        if test:  # it counts in no statistics
+            return
+        self._count(answer)
         self._watch(claim)
         if answer.get("kept") and state is not RevisionState.SUPERSEDED:
             self._shadow(claim, answer["sha256"], stop)
@@ -186,8 +207,13 @@ class Worker:
             "shadow": self._release_job(shadow),
         }
         limit_s = self._config.model.case_limit_s
+
+        def goes_on() -> bool:
+            self._turned()
+            return not stop.is_set()
+
         try:
-            answer = self._child.ask(job, limit_s, lambda: not stop.is_set())
+            answer = self._child.ask(job, limit_s, goes_on)
         except ChildTimeoutError:
             return {"error": "it took longer than model.case_limit_s"}
         except ChildDiedError:
@@ -210,6 +236,7 @@ class Worker:
 
         def beat() -> bool:
             nonlocal last_beat_s
+            self._turned()
             try:
                 self._store.heartbeat(claim)
                 last_beat_s = self._clock.monotonic_s()
@@ -235,7 +262,7 @@ class Worker:
                 "message": claim.message,
             }
         release = self._chosen(claim, instances)
-        wanted, variants = encoding_wanted(destinations(self._store, self._config))
+        wanted, variants = encoding_wanted(self._destinations(claim))
         return {
             "study_uid": claim.study_uid,
             "revision": claim.number,
@@ -259,6 +286,13 @@ class Worker:
             "out": str(data_dir / results_folder(claim.study_uid, claim.number)),
         }
 
+    def _destinations(self, claim: Claim) -> list[Destination]:
+        """Return where the results of a study go: those of a canary to `canary.to` alone."""
+        found = destinations(self._store, self._config)
+        if is_canary(claim.study_uid):
+            return [one for one in found if one.peer == self._config.canary.to]
+        return found
+
     def _chosen(self, claim: Claim, instances: list[InstanceRow]) -> RunnableRelease | None:
         """Return the release for a study, asked anew for each; a report alone needs none."""
         if claim.kind is PlanKind.REPORT:
@@ -279,7 +313,7 @@ class Worker:
             )
         folder = results_folder(claim.study_uid, claim.number)
         results = [_result_row(folder, entry) for entry in answer["results"]]
-        peers = destinations(self._store, self._config)
+        peers = self._destinations(claim)
         if outcome == "analysed":
             state = self._store.finish_analysed(claim, results, peers)
         elif results:

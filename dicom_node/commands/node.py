@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -122,12 +122,16 @@ def _say(line: str) -> None:
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what the node holds and does."""
+    from dicom_node.clock import SystemClock
     from dicom_node.flow.health import storage_state
+    from dicom_node.flow.monitored import alarms_json, processes_json
     from dicom_node.registry.switch import named_releases
 
     with open_store(config) as (node_config, store):
         report = store.status()
         report["storage"] = storage_state(node_config.node.data_dir).as_dict()
+        report["processes"] = processes_json(store.processes(), SystemClock().now_s())
+        report["alarms"] = alarms_json(store.alarms(going_on=True))
         refusals = store.refusals()
         releases = {one.row.id: str(one) for one in named_releases(node_config, store)}
         report["models"] = (
@@ -141,12 +145,20 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     if as_json:
         print_json({"ae_title": node_config.node.ae_title, **report, "refusals": refusals})
         return
+    processes, alarms = report.pop("processes"), report.pop("alarms")
     rows = [(key, value) for key, value in _flatten(report)]
     print_table(f"Node {node_config.node.ae_title}", ("what", "value"), rows)
+    _print_rows("Processes", ("role", "host", "alive", "seen_s", "version"), processes)
+    _print_rows("Alarms", ("severity", "words", "subject", "found", "began_at"), alarms)
     if refusals:
         columns = ("last_at", "calling_ae", "called_ae", "address", "reason", "count")
         cells = [[refusal[column] for column in columns] for refusal in refusals]
         print_table("Refused senders", columns, cells)
+
+
+def _print_rows(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    if rows:
+        print_table(title, columns, [[row[column] for column in columns] for row in rows])
 
 
 def _drift_words(row: ScannerRow) -> str:

@@ -153,6 +153,8 @@ def _shown(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value)) or "(empty)"
     text = str(value)
     if "://" in text:
         return f"({urlsplit(text).scheme.partition('+')[0]})"

@@ -59,6 +59,7 @@ class DeliveryLoop:
         send: the sending side; None: C-STORE.
         confirmer: asks whether what was sent is kept; None: nothing is asked.
         audit: takes records of what was sent; None: nobody does.
+        turned: called each time the loop turns.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class DeliveryLoop:
         send: Send | None = None,
         confirmer: Confirmer | None = None,
         audit: AuditTrail | None = None,
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
+        self._turned = turned
         self._config = config
         self._clock = clock
         self._send = send or self._c_store
@@ -89,6 +92,7 @@ class DeliveryLoop:
         """Deliver until ``stop`` is set; what is being sent then gets a few seconds."""
         self._store.recover_deliveries()
         while not stop.is_set():
+            self._turned()
             try:
                 self.start_due()
             except NodeError:

@@ -6,18 +6,20 @@ valid now: a peer that was just added counts from the next question on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dicom_node.clock import SystemClock
-from dicom_node.config import NO_CERTIFICATE, NodeConfig, PeerConfig
+from dicom_node.config import NO_CERTIFICATE, NodeConfig, PeerConfig, Plaintext
 from dicom_node.domain.profile import DEFAULT_KINDS, kinds_to_encode
 from dicom_node.errors import ConfigError, WrongUseError
 from dicom_node.flow.audit import AuditTrail
+from dicom_node.net.access import Address, resolve
 from dicom_node.store.rows import Destination
 from dicom_node.store.store import Store
 
 FILE = "file"
+_LOOPBACK = ("127.0.0.0/8", "::1")
 DATABASE = "database"
 
 
@@ -114,8 +116,34 @@ def _record(store: Store, config: NodeConfig, what: str, name: str, detail: str)
 
 
 def senders(store: Store, config: NodeConfig) -> list[PeerConfig]:
-    """Every peer, for the decision who may associate."""
-    return [entry.peer for entry in all_peers(store, config)]
+    """Every peer, for the decision who may associate.
+
+    While a canary is on its way its sender is one of them, unless a peer has its AE title.
+    """
+    found = [entry.peer for entry in all_peers(store, config)]
+    own = config.canary.ae_title
+    if not any(peer.ae_title == own for peer in found) and store.canary_going_on() is not None:
+        found.append(canary_peer(config))
+    return found
+
+
+def canary_peer(config: NodeConfig) -> PeerConfig:
+    """Return who sends canaries: this machine, with the node's certificate where it shows one."""
+    from dicom_node.net.pem import fingerprint  # the receiver needs it for this alone
+
+    tls = config.node.plaintext is Plaintext.OFF
+    certificate = config.tls.certificate
+    addresses = {config.node.bind, config.tls.bind} - {"", "0.0.0.0", "::"}  # noqa: S104 - left out
+    return PeerConfig(
+        name="canary", ae_title=config.canary.ae_title, host="127.0.0.1",
+        from_=(*_LOOPBACK, *sorted(map(str, _addresses(addresses)))), tls=tls,
+        certificate=(fingerprint(certificate),) if certificate else (),
+    )  # fmt: skip
+
+
+def _addresses(hosts: set[str]) -> Iterator[Address]:
+    for host in hosts:
+        yield from resolve(host)
 
 
 def destinations(store: Store, config: NodeConfig) -> list[Destination]:

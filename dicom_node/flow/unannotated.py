@@ -17,6 +17,7 @@ from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.dicom.volume import build_case
 from dicom_node.domain.annotation import AnnotationState
+from dicom_node.domain.canary import is_canary
 from dicom_node.domain.states import RevisionState
 from dicom_node.durable import ensure_dir
 from dicom_node.errors import InputProblem, NodeError
@@ -125,7 +126,7 @@ def _analysed(store: Store) -> Iterator[str]:
     """Studies whose last revision was analysed, newest first."""
     seen: set[str] = set()
     for row in store.studies_list(_ALL):
-        if row["study_uid"] not in seen:
+        if row["study_uid"] not in seen and not is_canary(row["study_uid"]):
             seen.add(row["study_uid"])
             if RevisionState(row["state"]) in _ANALYSED:
                 yield row["study_uid"]

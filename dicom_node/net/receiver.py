@@ -29,7 +29,7 @@ from dicom_node.domain.status import (
 )
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.flow.audit import Lives
-from dicom_node.flow.peers import all_peers
+from dicom_node.flow.peers import senders
 from dicom_node.net.access import REJECTIONS, AccessList, Refusal, Requester, requester_of
 from dicom_node.net.commitment_scp import CommitmentScp
 from dicom_node.net.connections import Connections
@@ -266,9 +266,7 @@ class Receiver:
     ) -> None:
         self._config = config
         self._limits = limits or ServerLimits()
-        self._access = AccessList(
-            config.node.ae_title, lambda: [entry.peer for entry in all_peers(store, config)], clock
-        )
+        self._access = AccessList(config.node.ae_title, lambda: senders(store, config), clock)
         self._refusals = RefusalLog(store)
         self._scp = Scp(self._access, ingest, self._refusals, self._limits, audit)
         self._commitment = CommitmentScp(self._access, store)

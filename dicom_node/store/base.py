@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, Row, exists, func, insert, select, up
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from dicom_node.clock import Clock
+from dicom_node.domain.canary import is_canary
 from dicom_node.domain.reasons import REASONS, Reason
 from dicom_node.domain.states import (
     DeliveryEvent,
@@ -20,6 +21,7 @@ from dicom_node.domain.states import (
     next_revision_state,
 )
 from dicom_node.instance import instance_name
+from dicom_node.store.counters import STUDIES_RECEIVED, begin_counters, count, write_counters
 from dicom_node.store.engine import READ_ONLY, unusable
 from dicom_node.store.rows import StaleClaim
 from dicom_node.store.schema import conflicts, deliveries, events, revisions, studies
@@ -57,8 +59,10 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 begin_tallies(connection)
+                begin_counters(connection)
                 yield connection
                 write_tallies(connection)
+                write_counters(connection)
         except SQLAlchemyError as error:
             raise unusable(error) from error
 
@@ -93,6 +97,8 @@ def make_study(db: Connection, study_uid: str, now_s: float) -> Row[Any]:
                     )
                 )
             tally(db, STUDIES)
+            if not is_canary(study_uid):
+                count(db, STUDIES_RECEIVED)
         except IntegrityError:
             pass  # another receiver was first; its row is as good
         row = find_study(db, study_uid)

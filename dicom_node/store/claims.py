@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, case, exists, func, insert, select, update
 
+from dicom_node.domain.canary import is_canary
 from dicom_node.domain.policy import (
     LEASE_S,
     MAX_ATTEMPTS,
@@ -277,7 +278,9 @@ def _publish(
     for old in db.execute(earlier).all():
         detail = f"by revision {row.number}"
         change_revision(db, old, RevisionEvent.NEWER_INPUTS, now_s, detail, manifest_due=True)
-    return settle_revision(db, row.id, now_s, nothing_queued=queued == 0)
+    study_uid = db.execute(select(studies.c.study_uid).where(studies.c.id == row.study_id))
+    needs_one = not is_canary(study_uid.scalar_one())  # a canary may be sent nowhere
+    return settle_revision(db, row.id, now_s, nothing_queued=needs_one and queued == 0)
 
 
 def _observe(db: Connection, row: Row[Any], claim: Claim, now_s: float) -> None:

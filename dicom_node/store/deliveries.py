@@ -7,15 +7,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select, update
 
+from dicom_node.domain.canary import is_canary
 from dicom_node.domain.confirmation import FIRST_CHECK_S
 from dicom_node.domain.policy import LEASE_S
 from dicom_node.domain.states import DeliveryEvent, DeliveryState
 from dicom_node.store.base import UNJUDGED, Database, change_delivery, find_study, lock_study
+from dicom_node.store.counters import DELIVERIES, count
 from dicom_node.store.outbox import settle_revision
 from dicom_node.store.rows import DeliveryClaim, ResultRow, StaleClaim
 from dicom_node.store.schema import deliveries, results, revisions, studies
 
 _TEXT = 500
+_COUNTED = {DeliveryEvent.ACCEPTED: "sent", DeliveryEvent.REJECTED: "failed"}
 
 
 class DeliveryStore(Database):
@@ -134,6 +137,8 @@ class DeliveryStore(Database):
             if row is None:
                 raise StaleClaim
             change_delivery(db, row, event, now_s, **values)
+            if event in _COUNTED and not is_canary(claim.study_uid):
+                count(db, DELIVERIES, f"{claim.peer} {_COUNTED[event]}")
             settle_revision(db, claim.revision_id, now_s)
 
     def postpone_peer(self, peer: str, until_s: float, message: str) -> None:

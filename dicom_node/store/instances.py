@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from dicom_node.domain.annotation import ANNOTATION_CLASSES
+from dicom_node.domain.canary import is_canary
 from dicom_node.domain.identity import Difference, Identity, same_patient
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.states import RevisionEvent, RevisionState
@@ -23,6 +24,7 @@ from dicom_node.store.base import (
     open_revision,
 )
 from dicom_node.store.corrections import corrected_copies, covers, identity_of, swap
+from dicom_node.store.counters import INSTANCES_RECEIVED, count
 from dicom_node.store.rows import ConflictRow, IngestOutcome, InstanceRow
 from dicom_node.store.schema import conflicts, events, instances, results, studies
 from dicom_node.store.tallies import BYTES, COPIES, INSTANCES, tally
@@ -256,12 +258,14 @@ def _add_to_study(
         db.execute(insert(instances), values)
         tally(db, INSTANCES, len(fresh))
         tally(db, BYTES, sum(row.size for row in fresh.values()))
-        note_annotations(
-            db,
-            study.id,
-            [uid for uid, row in fresh.items() if row.sop_class_uid in ANNOTATION_CLASSES],
-            now_s,
-        )
+        if not is_canary(study.study_uid):
+            count(db, INSTANCES_RECEIVED, more=len(fresh))
+            note_annotations(
+                db,
+                study.id,
+                [uid for uid, row in fresh.items() if row.sop_class_uid in ANNOTATION_CLASSES],
+                now_s,
+            )
         _count_in(db, study, list(fresh.values()), now_s)
     return [
         IngestOutcome.STORED

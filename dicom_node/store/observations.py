@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.domain.annotation import AnnotationState
+from dicom_node.domain.canary import STUDY_ROOT
 from dicom_node.domain.drift import Scanner
 from dicom_node.domain.states import RevisionState
 from dicom_node.store.annotation_schema import annotation_table
@@ -117,6 +118,7 @@ class ObservationStore(Database):
             .where(
                 observations.c.id.is_(None), revisions.c.id > after,
                 revisions.c.result_folder.is_not(None), revisions.c.state.in_(_WITH_OUTCOME),
+                ~studies.c.study_uid.startswith(STUDY_ROOT),
             )
             .order_by(revisions.c.id)
             .limit(limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import Any
 
@@ -13,11 +14,14 @@ from dicom_node.config import PeerConfig
 from dicom_node.errors import ConfigError
 from dicom_node.store.base import Database
 from dicom_node.store.probe_schema import probes
+from dicom_node.store.counters import REFUSED
+from dicom_node.store.counters import count as add_to
 from dicom_node.store.schema import acceptances, node, peers, refusals
 from dicom_node.store.times import iso
 
 MAX_REFUSALS = 1000
 _TEXT = 64
+_REASON = re.compile(r"^[a-z_]{1,40}$")
 
 
 class PeerStore(Database):
@@ -84,6 +88,7 @@ class PeerStore(Database):
         same = [refusals.c[name] == value for name, value in who.items()]
         again = update(refusals).where(*same).values(count=refusals.c.count + count, last_at=now_s)
         with self._write() as db:
+            add_to(db, REFUSED, _kind(reason), count)
             if db.execute(again).rowcount:
                 return
             try:
@@ -157,6 +162,12 @@ def _refusal(row: Row[Any]) -> dict[str, Any]:
         "address": row.address, "reason": row.reason, "count": row.count,
         "first_at": iso(row.first_at), "last_at": iso(row.last_at),
     }  # fmt: skip
+
+
+def _kind(reason: str) -> str:
+    """Return the word that a reason begins with; there are a dozen of them."""
+    word = reason.partition(":")[0].strip()
+    return word if _REASON.match(word) else "other"
 
 
 def _printable(text: str, length: int) -> str:

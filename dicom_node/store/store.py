@@ -6,8 +6,10 @@ from dicom_node.clock import Clock
 from dicom_node.errors import StoreError
 from dicom_node.store.acceptance import AcceptanceStore
 from dicom_node.store.accounts import AccountStore
+from dicom_node.store.alarms import AlarmStore
 from dicom_node.store.annotations import AnnotationStore
 from dicom_node.store.audit import AuditStore
+from dicom_node.store.canaries import CanaryStore
 from dicom_node.store.claims import ClaimStore
 from dicom_node.store.confirmations import ConfirmationStore
 from dicom_node.store.deliveries import DeliveryStore
@@ -18,12 +20,14 @@ from dicom_node.store.overview import OverviewStore
 from dicom_node.store.peers import PeerStore
 from dicom_node.store.pledges import PledgeStore
 from dicom_node.store.probes import ProbeStore
+from dicom_node.store.processes import ProcessStore
 from dicom_node.store.rebuild import RebuildStore
 from dicom_node.store.releases import ReleaseStore
 from dicom_node.store.reports import ReportStore
 from dicom_node.store.revisions import RevisionStore
 from dicom_node.store.schedule import ScheduleStore
 from dicom_node.store.turns import TurnStore
+from dicom_node.store.watching import WatchStore
 
 __all__ = ["Store"]
 
@@ -48,6 +52,10 @@ class Store(
     OverviewStore,
     TurnStore,
     ProbeStore,
+    ProcessStore,
+    AlarmStore,
+    CanaryStore,
+    WatchStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dicom_node.store import (
     account_schema,
     annotation_schema,
+    monitor_schema,
     observation_schema,
     probe_schema,
     release_schema,
@@ -20,6 +21,7 @@ DECLARED_IN = (
     release_schema,
     observation_schema,
     probe_schema,
+    monitor_schema,
     tallies,
 )
 """The modules that declare tables."""

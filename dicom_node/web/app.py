@@ -18,12 +18,22 @@ from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError, StoreError
 from dicom_node.flow.accounts import Accounts
 from dicom_node.flow.audit import AuditTrail
-from dicom_node.flow.health import storage_state
 from dicom_node.store.store import Store
+from dicom_node.web import metrics, readiness
 from dicom_node.web.api import api_app
-from dicom_node.web.console import Console, console_of
+from dicom_node.web.console import Console
 from dicom_node.web.hardening import Hardening
-from dicom_node.web.pages import drift, login, models, overview, peers, records, settings, studies
+from dicom_node.web.pages import (
+    alarms,
+    drift,
+    login,
+    models,
+    overview,
+    peers,
+    records,
+    settings,
+    studies,
+)
 from dicom_node.web.rehearsals import Rehearsals
 from dicom_node.web.render import HERE, done, page
 from dicom_node.web.throttle import LoginThrottle
@@ -37,7 +47,7 @@ from dicom_node.web.visitors import (
 )
 
 log = logging.getLogger(__name__)
-_PAGES = (login, overview, studies, peers, models, drift, records, settings)
+_PAGES = (login, overview, studies, peers, models, drift, records, settings, alarms)
 
 
 class _Files(StaticFiles):
@@ -68,8 +78,8 @@ def create_app(console: Console) -> FastAPI:
     app.mount("/api/v1", api_app(console))
     for module in _PAGES:
         app.include_router(module.router)
-    app.get("/health/live")(_live)
-    app.get("/health/ready")(_ready)
+    app.include_router(readiness.router)
+    app.include_router(metrics.router)
     app.exception_handler(LoginNeededError)(_login_needed)
     app.exception_handler(NotAllowedError)(_not_allowed)
     app.exception_handler(ForeignRequestError)(_foreign)
@@ -78,21 +88,6 @@ def create_app(console: Console) -> FastAPI:
     app.exception_handler(RequestValidationError)(_wrong_request)
     app.exception_handler(Exception)(_defect)
     return app
-
-
-def _live() -> dict[str, str]:
-    return {"status": "live"}
-
-
-def _ready(request: Request) -> JSONResponse:
-    try:
-        console_of(request).store.status()
-        storage = storage_state(console_of(request).config.node.data_dir)
-    except Exception as error:
-        return JSONResponse({"status": "not ready", "why": type(error).__name__}, 503)
-    if storage.trouble is not None:
-        return JSONResponse({"status": "not ready", "why": storage.as_dict()["message"]}, 503)
-    return JSONResponse({"status": "ready"})
 
 
 def _login_needed(request: Request, _error: Exception) -> Response:

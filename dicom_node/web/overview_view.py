@@ -7,6 +7,7 @@ from typing import Any
 
 from dicom_node.errors import NodeError
 from dicom_node.flow.health import storage_state
+from dicom_node.flow.monitored import alarms_json, processes_json
 from dicom_node.flow.peers import all_peers
 from dicom_node.registry.switch import named_releases
 from dicom_node.store.console_rows import SenderSeen, Throughput
@@ -48,6 +49,8 @@ class Overview:
     models: list[ModelInUse]
     signs: list[Sign]
     refusals: list[dict[str, Any]]
+    processes: list[dict[str, Any]]
+    alarms: list[dict[str, Any]]
 
 
 def overview(console: Console) -> Overview:
@@ -70,6 +73,8 @@ def overview(console: Console) -> Overview:
         models=models_in_use(console),
         signs=signs(console, status),
         refusals=store.refusals(5),
+        processes=processes_json(store.processes(), now_s)[:MAX_SHOWN],
+        alarms=alarms_json(store.alarms(MAX_SHOWN, going_on=True)),
     )
 
 

@@ -11,6 +11,10 @@ import uvicorn
 
 from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
+from dicom_node.flow.messages import Messenger
+from dicom_node.flow.watch import Watch
+from dicom_node.path_canary import PathCanary
+from dicom_node.pulse import Pulse
 from dicom_node.store.store import Store
 from dicom_node.web.app import create_app, create_console
 from dicom_node.web.listening import check_listening, web_context
@@ -46,10 +50,25 @@ def serve(
     server = uvicorn.Server(uvicorn.Config(create_app(console), **_options(config)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
+    pulse = Pulse(store, console.clock, "web", ports={"port": bound})
+    pulse.start()
+    canary = PathCanary(store, config, console.clock)
+    beside = [
+        threading.Thread(target=loop.run, args=[stop], name=name, daemon=True)
+        for name, loop in (
+            ("watch", Watch(store, config, console.clock, canary)),
+            ("messenger", Messenger(store, config, console.clock)),
+        )
+    ]
+    for one in beside:
+        one.start()
     announce({"port": bound, "describe": _describe(config, store)})
     stop.wait()
+    pulse.stop()
     server.should_exit = True
     thread.join(timeout=5)
+    for one in beside:
+        one.join(timeout=5)
     console.neighbours.close()
     console.rehearsals.close()
     console.trail.close()

@@ -24,8 +24,9 @@ from pynetdicom.dimse_primitives import C_STORE
 from dicom_node.errors import DeliveryError
 from dicom_node.net.library import application_entity
 from dicom_node.net.standin import PacsStandIn, dataset_bytes
-from tests.running import NodeUnderTest, pacs_peer
+from tests.running import NodeUnderTest, pacs_peer, wait_until
 from tests.studies import study_uid
+from tests.webhook import Hook
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -75,16 +76,17 @@ def text_of(node: NodeUnderTest) -> dict[str, str]:
     studies = node.json("studies", "list")
     uids = [row["study_uid"] for row in studies]
     paths = ["/account", "/", "/studies", "/peers", "/models", "/annotations", "/health/ready",
-             "/settings/configuration", "/metrics"]  # fmt: skip
+             "/settings/configuration", "/metrics", "/alarms"]  # fmt: skip
     paths += [f"/studies/{uid}" for uid in uids]
-    asked = ["/status", "/studies", "/annotations"]
+    asked = ["/status", "/studies", "/annotations", "/alarms", "/canaries"]
     asked += [f"/studies/{uid}{part}" for uid in uids for part in ("", "/timeline", "/deliveries")]
     with _administrator(node, base[0].rstrip("/")) as web:
         for path in [*paths, *(f"/api/v1{path}" for path in asked)]:
             answer = web.get(path)
-            assert answer.status_code == (404 if path == "/metrics" else 200), path
+            assert answer.status_code == 200, path
             found[f"GET {path}"] = answer.text
-    for command in (("status",), ("studies", "list"), ("doctor",), ("peers", "list")):
+    for command in (("status",), ("studies", "list"), ("doctor",), ("peers", "list"),
+                    ("alarms", "list"), ("canary", "list")):  # fmt: skip
         done = node.command(*command, check=False)
         found[" ".join(command)] = done.stdout + done.stderr
     for row in studies:
@@ -107,12 +109,19 @@ def _administrator(node: NodeUnderTest, base: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
+def hook() -> Iterator[Hook]:
+    with Hook() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
 def canary_node(
-    tmp_path_factory: pytest.TempPathFactory, pacs: PacsStandIn
+    tmp_path_factory: pytest.TempPathFactory, pacs: PacsStandIn, hook: Hook
 ) -> Iterator[NodeUnderTest]:
-    under_test = NodeUnderTest(
-        tmp_path_factory.mktemp("canary"), pacs_peer(pacs.port), patience_s=2.0
-    )
+    folder = tmp_path_factory.mktemp("canary")
+    (folder / "secret").write_text("of the webhook")
+    alarms = f'[alarms]\nevery_s = 1\nwebhook_url = "{hook.url}"\nwebhook_secret_file = "secret"\n'
+    under_test = NodeUnderTest(folder, alarms + pacs_peer(pacs.port), patience_s=2.0)
     under_test.start()
     try:
         yield under_test
@@ -122,8 +131,9 @@ def canary_node(
 
 
 def test_no_patient_data_in_logs_status_and_tracebacks(
-    canary_node: NodeUnderTest, pacs: PacsStandIn, make_study: MakeStudy, tmp_path: Path
-) -> None:
+    canary_node: NodeUnderTest, pacs: PacsStandIn, make_study: MakeStudy, tmp_path: Path,
+    hook: Hook,
+) -> None:  # fmt: skip
     node = canary_node
 
     def send(files: list[Path]) -> None:
@@ -160,9 +170,14 @@ def test_no_patient_data_in_logs_status_and_tracebacks(
         held.write_bytes(held.read_bytes()[:-1])  # from here on every read fails
     node.command("studies", "retry", study_uid(half), check=False)
     node.wait_for(study_uid(half), ended)
+    wait_until(
+        lambda: "study_failed" in {json.loads(body)["code"] for _, body in list(hook.posted)},
+        60, "an alarm is told",
+    )  # fmt: skip
+    told = {f"webhook {n}": body.decode() for n, (_, body) in enumerate(hook.posted)}
     leaks = {
         where: sorted(set(re.findall(r"KANARI[A-Z0-9-]*", text)))
-        for where, text in text_of(node).items()
+        for where, text in {**told, **text_of(node)}.items()
         if CANARY in text
     }
     assert leaks == {}

@@ -14,13 +14,16 @@ from sqlalchemy import Connection, func, select
 
 from dicom_node.clock import ManualClock
 from dicom_node.domain.account import Role
+from dicom_node.domain.alarm import SETTLE_S, AlarmCode, Limits, Raised
 from dicom_node.domain.annotation import AnnotationState
 from dicom_node.domain.audit import APPLICATION, AuditEvent, AuditMessage, Participant
+from dicom_node.domain.canary import STUDY_ROOT, Judgement, RunState
 from dicom_node.domain.confirmation import FIRST_CHECK_S, Verdict
 from dicom_node.domain.drift import Scanner
 from dicom_node.domain.identity import Difference, Identity
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
+from dicom_node.domain.roles import ProcessRow
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
 from dicom_node.store.console_rows import StudyQuery
@@ -114,7 +117,45 @@ def live(store: Store, clock: ManualClock) -> Iterator[str]:
     yield from _shadow(store)
     yield from _annotate(store, clock)
     yield from _watch(store)
+    yield from _monitor(store, clock)
     yield from _console(store, clock)
+
+
+def _monitor(store: Store, clock: ManualClock) -> Iterator[str]:
+    row = ProcessRow("p" * 32, "worker", "", 7, "1", clock.now_s(), clock.now_s(), {"port": 1})
+    seen = store.process_beat(store.process_beat(row))
+    assert (seen.host, store.processes()) == (store.host_name(), [seen])
+    store.process_gone(row.id)
+    assert store.lease("watch", "one", 60) and not store.lease("watch", "two", 60)
+    yield "beat"
+    wrong = [Raised(AlarmCode.DISK_LOW, found="1 GiB free")]
+    assert store.alarms_turn(wrong, Limits(), ["mail"], lambda _: "{}")
+    assert len(store.alarms(5, going_on=True)) == len(store.alarms_open()) == 1
+    store.notice_add("webhook", "{}")
+    store.notice_add("webhook", "{}")
+    first, second, third = store.notices_due()
+    store.notice_sent(first.id)
+    store.notice_failed(second.id, "no answer")
+    store.notice_later(third.id, clock.now_s() + 5, "no answer")
+    assert set(store.notices_waiting_s()) == {"webhook"}
+    clock.advance(SETTLE_S)
+    assert store.alarms_turn([], Limits(), [], lambda _: "{}")
+    yield "alarm"
+    run = store.canary_begin(STUDY_ROOT + "7", scheduled=True)
+    assert store.canary_going_on() == run
+    store.add_instances([image(run.study_uid, 1, clock.now_s())])
+    assert store.canary_seen(run.study_uid).state is RevisionState.RECEIVING
+    store.canary_end(run, Judgement(RunState.FAILED, "not back"))
+    assert store.canary_last() == store.canary_runs(5)[0]
+    assert store.canary_last(RunState.PASSED) is None
+    assert store.set_up_s() is not None and store.oldest_waiting_s() is not None
+    store.ended_badly(0.0)
+    store.oldest_deliveries_s(["pacs"])
+    store.analysed_in(7.0)
+    counted_now = store.counters()
+    assert counted_now["analysis le", "10"] == 1 and counted_now["refused", "unknown"] == 1
+    store.throughput(0.0)
+    yield "watch over"
 
 
 def _start(store: Store) -> Iterator[str]:

@@ -17,14 +17,14 @@ from starlette.responses import JSONResponse
 from dicom_node import __version__
 from dicom_node.domain.account import Role
 from dicom_node.errors import NodeError, StoreError
-from dicom_node.web.api import drift, models, peers, records, status, studies
+from dicom_node.web.api import alarms, drift, models, peers, records, status, studies
 from dicom_node.web.api.access import may
 from dicom_node.web.api.shapes import Problem
 from dicom_node.web.console import Console
 
 log = logging.getLogger(__name__)
 _ROUTERS = (status.router, studies.router, peers.router, models.router, drift.router,
-            records.router)  # fmt: skip
+            records.router, alarms.router)  # fmt: skip
 _ERRORS: dict[int | str, dict[str, Any]] = {
     number: {"model": Problem, "description": what}
     for number, what in {

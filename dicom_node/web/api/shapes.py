@@ -89,6 +89,18 @@ class ModelUse(_Shape):
     release: str
 
 
+class ProcessShape(_Shape):
+    """A process of the node, on whatever host. ``seen_s``: since its last heart-beat."""
+
+    role: str
+    host: str
+    pid: int
+    version: str
+    started_at: str
+    seen_s: float
+    alive: bool
+
+
 class StorageShape(_Shape):
     """Whether the disk and the database take what is received."""
 
@@ -118,6 +130,8 @@ class StatusShape(_Shape):
     senders: list[SenderShape]
     destinations: list[DestinationShape]
     models: list[ModelUse]
+    processes: list[ProcessShape]
+    alarms: int
 
 
 class StudyShape(_Shape):

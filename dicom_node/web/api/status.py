@@ -13,6 +13,7 @@ from dicom_node.web.api.shapes import (
     DestinationShape,
     ModelUse,
     Passed,
+    ProcessShape,
     SenderShape,
     SignShape,
     StatusShape,
@@ -46,5 +47,7 @@ def status(request: Request, _caller: Viewer) -> StatusShape:
             DestinationShape(name=one.name, ae_title=one.ae_title, **one.counts)
             for one in found.destinations
         ],
+        processes=[ProcessShape(**one) for one in found.processes],
+        alarms=len(found.alarms),
         models=[ModelUse(**asdict(one)) for one in found.models],
     )  # fmt: skip
