@@ -15,6 +15,7 @@ import typer
 from dicom_node import __version__
 from dicom_node.commands import annotations as annotation_commands
 from dicom_node.commands import audit, conformance, models, node, peers, process, studies, users
+from dicom_node.commands import retention as retention_commands
 from dicom_node.errors import NodeError
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ app.add_typer(studies.app, name="studies")
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
 app.add_typer(annotation_commands.app, name="annotations")
+app.add_typer(retention_commands.app, name="retention")
 app.add_typer(users.app, name="users")
 app.add_typer(users.tokens, name="tokens")
 

@@ -136,6 +136,7 @@ def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     from dicom_node.flow.deliver import DeliveryLoop
     from dicom_node.flow.forward import Forwarder
     from dicom_node.flow.pledge import PledgeLoop
+    from dicom_node.flow.retention import Retention
     from dicom_node.store.store import Store
 
     stop = stop_event()
@@ -149,6 +150,7 @@ def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
         for name, loop in (
             ("pledges", PledgeLoop(store, config, clock)),
             ("audit-forwarder", Forwarder(store, config, clock)),
+            ("retention", Retention(store, config, clock, audit)),
         )
     ]
     for thread in beside:

@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "dicom_node.logs": set(),
     "dicom_node.crash_points": set(),
     "dicom_node.durable": {"errors", "domain", "crash_points"},
+    "dicom_node.durable_trees": {"durable", "crash_points"},
     "dicom_node.errors": {"domain"},
     "dicom_node.config_values": set(),
     "dicom_node.config_sections": {"config_values"},
@@ -39,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "dicom_node.flow": {
         "errors", "domain", "config", "clock", "durable", "store", "dicom", "results", "net",
-        "logs", "annotations", "passwords", "crash_points",
+        "logs", "annotations", "passwords", "crash_points", "durable_trees",
     },
     "dicom_node.registry": {"errors", "domain", "config", "clock", "durable", "store", "flow",
                             "dicom"},

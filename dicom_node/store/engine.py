@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from dicom_node.errors import StoreError
 
-HEAD = "0009"
+HEAD = "0012"
 """The schema that this version of the program speaks."""
 READ_ONLY = "node_read_only"
 BUSY_S = 30

@@ -20,6 +20,7 @@ from dicom_node.store.pledges import PledgeStore
 from dicom_node.store.rebuild import RebuildStore
 from dicom_node.store.releases import ReleaseStore
 from dicom_node.store.reports import ReportStore
+from dicom_node.store.retention import RetentionStore
 from dicom_node.store.revisions import RevisionStore
 from dicom_node.store.schedule import ScheduleStore
 
@@ -44,6 +45,7 @@ class Store(
     ObservationStore,
     AccountStore,
     OverviewStore,
+    RetentionStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

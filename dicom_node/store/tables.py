@@ -7,6 +7,7 @@ from dicom_node.store import (
     annotation_schema,
     observation_schema,
     release_schema,
+    retention_schema,
     schema,
     tallies,
 )
@@ -18,6 +19,7 @@ DECLARED_IN = (
     annotation_schema,
     release_schema,
     observation_schema,
+    retention_schema,
     tallies,
 )
 """The modules that declare tables."""

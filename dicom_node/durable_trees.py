@@ -1,0 +1,91 @@
+"""Many files at once, as durable as `dicom_node.durable` makes one: deleting, copying, linking."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dicom_node.crash_points import fault
+from dicom_node.durable import fsync_folder, refused, write_file
+
+_CHUNK_BYTES = 2**20
+
+
+def remove_files(paths: Sequence[Path]) -> None:
+    """Delete files for good, and the folders that are empty then; what is not there is no error.
+
+    Raises:
+        StoreError: one cannot be deleted; some may be gone.
+    """
+    folders = {path.parent for path in paths}
+    try:
+        for path in paths:
+            path.unlink(missing_ok=True)
+            fault("file-removed")
+        for folder in filter(Path.is_dir, folders):
+            fsync_folder(folder)
+            with contextlib.suppress(OSError):  # not empty, or something comes in just now
+                folder.rmdir()
+    except OSError as error:
+        raise refused("delete files of", next(iter(folders)), error) from error
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Copy a file, whole or not at all, with its time; returns SHA-256 of what was written.
+
+    Raises:
+        StoreError: the disk refused.
+        OSError: the source cannot be read.
+    """
+    digest = hashlib.sha256()
+
+    def chunks() -> Iterator[bytes]:
+        with source.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                yield chunk
+
+    write_file(target, chunks(), mode=0o600)
+    told = source.stat()
+    os.utime(target, ns=(told.st_atime_ns, told.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def link_file(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def rename_folder(folder: Path, name: Path) -> None:
+    """Give a folder another name, durably; an empty folder of that name is replaced.
+
+    Raises:
+        StoreError: the disk refused, or there is something in the other.
+    """
+    try:
+        folder.rename(name)
+        fsync_folder(name.parent)
+    except OSError as error:
+        raise refused("rename to", name, error) from error
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder with everything in it; no error where it is not there.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+            fsync_folder(folder.parent)
+    except OSError as error:
+        raise refused("delete", folder, error) from error
