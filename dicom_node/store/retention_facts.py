@@ -60,8 +60,10 @@ def kept_of(
             conflicts.c.study_id.in_(study_ids), conflicts.c.verdict == "unjudged"
         ),
     )
-    counted = study_ids if files else ()
-    images, made = (_by_study(db, query(counted)) for query in (live_images, live_results))
+    images, made = (
+        _by_study(db, query(study_ids)) if files else defaultdict(list)
+        for query in (live_images, live_results)
+    )  # fmt: skip
     found = []
     for study_id in study_ids:
         row = by_id[study_id]
