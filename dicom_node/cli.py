@@ -15,6 +15,7 @@ import typer
 from dicom_node import __version__
 from dicom_node.commands import annotations as annotation_commands
 from dicom_node.commands import audit, conformance, models, node, peers, process, studies, users
+from dicom_node.commands import backup as backup_commands
 from dicom_node.commands import retention as retention_commands
 from dicom_node.errors import NodeError
 
@@ -45,6 +46,7 @@ def _options(
 
 
 node.register(app)
+backup_commands.register(app)
 process.register(app)
 conformance.register(app)
 app.add_typer(peers.app, name="peers")

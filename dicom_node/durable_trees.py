@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dicom_node.crash_points import fault
-from dicom_node.durable import fsync_folder, refused, write_file
+from dicom_node.durable import fsync_folder, refused
 
 _CHUNK_BYTES = 2**20
 
@@ -35,24 +35,31 @@ def remove_files(paths: Sequence[Path]) -> None:
 
 
 def copy_file(source: Path, target: Path) -> str:
-    """Copy a file, whole or not at all, with its time; returns SHA-256 of what was written.
+    """Copy a file with its time; returns SHA-256 of what was written.
+
+    Durable after `SyncBatch.sync`: for folders that get their name when all of them is there.
 
     Raises:
+        FileNotFoundError: there is no such file.
         StoreError: the disk refused.
-        OSError: the source cannot be read.
     """
     digest = hashlib.sha256()
-
-    def chunks() -> Iterator[bytes]:
-        with source.open("rb") as file:
+    told = source.stat()
+    try:
+        with source.open("rb") as file, target.open("xb", opener=_private) as copy:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
-                yield chunk
-
-    write_file(target, chunks(), mode=0o600)
-    told = source.stat()
-    os.utime(target, ns=(told.st_atime_ns, told.st_mtime_ns))
+                copy.write(chunk)
+        os.utime(target, ns=(told.st_atime_ns, told.st_mtime_ns))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise refused("write", target, error) from error
     return digest.hexdigest()
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o640)
 
 
 def link_file(source: Path, target: Path) -> bool:

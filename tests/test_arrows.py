@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "dicom_node.durable_trees": {"durable", "crash_points"},
     "dicom_node.errors": {"domain"},
     "dicom_node.config_values": set(),
+    "dicom_node.config_secrets": set(),
     "dicom_node.config_sections": {"config_values"},
     "dicom_node.config": {"errors", "domain", "config_values", "config_sections"},
     "dicom_node.dicom": {"errors", "domain"},
@@ -40,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "dicom_node.flow": {
         "errors", "domain", "config", "clock", "durable", "store", "dicom", "results", "net",
-        "logs", "annotations", "passwords", "crash_points", "durable_trees",
+        "logs", "annotations", "passwords", "crash_points", "durable_trees", "config_secrets",
     },
     "dicom_node.registry": {"errors", "domain", "config", "clock", "durable", "store", "flow",
                             "dicom"},

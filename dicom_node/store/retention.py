@@ -16,13 +16,14 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, tuple_, up
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.domain.retention import GO_WORDS, Go, Verdict, judge
+from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
 from dicom_node.store.base import Database, add_event, lock_study
 from dicom_node.store.retention_facts import kept_of, live_images, live_results
 from dicom_node.store.retention_rows import Kept, Removed, RetentionRules, StudyPlace
 from dicom_node.store.retention_schema import removals, turns
 from dicom_node.store.schema import conflicts, instances, results, revisions, studies
-from dicom_node.store.tallies import BYTES, COPIES, INSTANCES, read_tallies, tally
+from dicom_node.store.tallies import BYTES, COPIES, INSTANCES, of_revisions, read_tallies, tally
 from dicom_node.store.times import iso
 
 RESULT_JSON = "result.json"
@@ -64,6 +65,13 @@ class RetentionStore(Database):
         """Return the size of all received images that are kept."""
         with self._read() as db:
             return read_tallies(db)[BYTES]
+
+    def studies_in_work(self) -> int:
+        """Count the revisions whose results are still to be written."""
+        unfinished = (RevisionState.RECEIVING, RevisionState.READY, RevisionState.RUNNING)
+        with self._read() as db:
+            total = read_tallies(db)
+        return sum(total[of_revisions(state)] for state in unfinished)
 
     def retention_page(
         self, *, images: bool, before_s: float, after: StudyPlace | None, limit: int

@@ -23,6 +23,7 @@ from dicom_node.store.reports import ReportStore
 from dicom_node.store.retention import RetentionStore
 from dicom_node.store.revisions import RevisionStore
 from dicom_node.store.schedule import ScheduleStore
+from dicom_node.store.snapshot import SnapshotStore
 
 __all__ = ["Store"]
 
@@ -46,6 +47,7 @@ class Store(
     AccountStore,
     OverviewStore,
     RetentionStore,
+    SnapshotStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

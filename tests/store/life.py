@@ -139,6 +139,7 @@ def _retain(store: Store, clock: ManualClock) -> Iterator[str]:
     page = store.retention_page(images=True, before_s=before_s, after=None, limit=2)
     store.retention_page(images=True, before_s=before_s, after=page[-1], limit=50)
     store.stored_bytes()
+    store.studies_in_work()
     for one in [*page, *store.retention_page(images=True, before_s=before_s, after=page[-1],
                                              limit=50)]:  # fmt: skip
         store.kept([one.study_id], frozenset())

@@ -31,6 +31,10 @@ NEWEST = re.compile(r"FROM (\w+) JOIN .* ORDER BY \1\.id DESC\s+LIMIT \? ", re.S
 """Read from the end of the table, as many rows as are asked for."""
 
 OUTSIDE = {
+    "result_paths": "a backup takes everything",
+    "result_folders": "a backup takes everything",
+    "image_paths": "a backup takes everything",
+    "forget_files": "once after a restore",
     "audit_verify": "reads the whole trail, on demand",
     "check_integrity": "reads everything, on demand",
     "close": "no statement",
