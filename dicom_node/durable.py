@@ -1,4 +1,4 @@
-"""Writing and deleting files, here and in `durable_trees` alone. What has returned survives a power cut.
+"""Writing and deleting files, here and in `durable_trees` alone: it survives a power cut.
 
 Order of a write: temporary file in the same folder, ``fsync``, ``rename``, ``fsync`` of the folder.
 A failed ``fsync`` is never tried again: the kernel may have dropped the pages and would then report

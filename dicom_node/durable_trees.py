@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from dicom_node.crash_points import fault
 from dicom_node.durable import fsync_folder, refused
@@ -35,7 +37,7 @@ def remove_files(paths: Sequence[Path]) -> None:
 
 
 def copy_file(source: Path, target: Path) -> str:
-    """Copy a file with its time; returns SHA-256 of what was written.
+    """Copy a file with its time and rights; returns SHA-256 of what was written.
 
     Durable after `SyncBatch.sync`: for folders that get their name when all of them is there.
 
@@ -46,7 +48,7 @@ def copy_file(source: Path, target: Path) -> str:
     digest = hashlib.sha256()
     told = source.stat()
     try:
-        with source.open("rb") as file, target.open("xb", opener=_private) as copy:
+        with source.open("rb") as file, _created(target, told.st_mode) as copy:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 copy.write(chunk)
@@ -58,8 +60,9 @@ def copy_file(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o640)
+def _created(path: Path, mode: int) -> BinaryIO:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, stat.S_IMODE(mode)), "wb")
 
 
 def link_file(source: Path, target: Path) -> bool:

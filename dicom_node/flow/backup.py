@@ -180,6 +180,7 @@ class _Backup:
         """Copy everything, and write the list last."""
         for part in (DATA, DATABASE, CONFIG):
             ensure_dir(self.target / part)
+        installation_id = self.store.installation_id()  # made where it is not: before the copy
         sync = SyncBatch(self.target)
         try:
             database = f"{DATABASE}/{copy_name(self.config.database_url)}"
@@ -201,7 +202,7 @@ class _Backup:
             sync.close()
         told = BackupList(
             made_at=self.clock.now().isoformat(), version=__version__, schema=HEAD,
-            host=platform.node(), installation_id=self.store.installation_id(),
+            host=platform.node(), installation_id=installation_id,
             database=database, all_images=wanted.images, keys=wanted.keys, files=tuple(files),
             missing=tuple(self._missing),
         )  # fmt: skip

@@ -60,10 +60,8 @@ def kept_of(
             conflicts.c.study_id.in_(study_ids), conflicts.c.verdict == "unjudged"
         ),
     )
-    images, made = (
-        _by_study(db, query(study_ids)) if files else defaultdict(list)
-        for query in (live_images, live_results)
-    )  # fmt: skip
+    images: Rows = _by_study(db, live_images(study_ids)) if files else defaultdict(list)
+    made: Rows = _by_study(db, live_results(study_ids)) if files else defaultdict(list)
     found = []
     for study_id in study_ids:
         row = by_id[study_id]

@@ -123,7 +123,7 @@ class SnapshotStore(Database):
                 annotation_table.c.state != AnnotationState.NO_ANNOTATION,
             ),
         )
-        found = []
+        found: list[str] = []
         with self._read() as db:
             for table in (instances, conflicts):
                 query = select(table.c.path).order_by(table.c.id)

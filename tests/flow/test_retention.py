@@ -146,7 +146,7 @@ def test_images_go_by_age_and_the_story_stays(delivered: Node) -> None:
 def test_what_is_asked_of_a_removed_study_says_so(delivered: Node, tmp_path: Path) -> None:
     node = delivered
     sweep(node)
-    with pytest.raises(NodeError, match="removed on 20.* by retention"):
+    with pytest.raises(NodeError, match=r"removed on 20.* by retention"):
         export_study(node.store, node.config, OLD, tmp_path / "out")
     references = tuple((row.sop_class_uid, row.sop_instance_uid)
                        for uid in (OLD, YOUNG) for row in node.store.instances_of(uid))  # fmt: skip
