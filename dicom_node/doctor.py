@@ -320,6 +320,6 @@ def _drift(config: NodeConfig) -> Iterator[Check]:
 
 
 _CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (
-    _data_folder, _disk, _storage, _database, _retention, _audit, _ports, _tls, _web_console, _peers,
-    _decoders, _model, _drift,
+    _data_folder, _disk, _storage, _database, _retention, _audit, _ports, _tls, _web_console,
+    _peers, _decoders, _model, _drift,
 )  # fmt: skip
