@@ -25,6 +25,8 @@ from dicom_node.commands import (
     users,
 )
 from dicom_node.commands import annotations as annotation_commands
+from dicom_node.commands import backup as backup_commands
+from dicom_node.commands import retention as retention_commands
 from dicom_node.errors import NodeError
 
 app = typer.Typer(
@@ -54,6 +56,7 @@ def _options(
 
 
 node.register(app)
+backup_commands.register(app)
 process.register(app)
 conformance.register(app)
 app.add_typer(peers.app, name="peers")
@@ -61,6 +64,7 @@ app.add_typer(studies.app, name="studies")
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
 app.add_typer(annotation_commands.app, name="annotations")
+app.add_typer(retention_commands.app, name="retention")
 app.add_typer(users.app, name="users")
 app.add_typer(users.tokens, name="tokens")
 app.add_typer(alarms.app, name="alarms")

@@ -21,6 +21,7 @@ from dicom_node.config_sections import (
     DriftSection,
     ModelSection,
     NodeSection,
+    RetentionSection,
     StudySection,
     TlsSection,
     WebSection,
@@ -104,6 +105,7 @@ class NodeConfig(Section):
     model: ModelSection = ModelSection()
     drift: DriftSection = DriftSection()
     delivery: DeliverySection = DeliverySection()
+    retention: RetentionSection = RetentionSection()
     audit: AuditSection = AuditSection()
     web: WebSection = WebSection()
     metrics: MetricsSection = MetricsSection()

@@ -121,6 +121,36 @@ class DeliverySection(Section):
     )
 
 
+class RetentionSection(Section):
+    """How long received images and results are kept (docs/retention.md). 0: for ever."""
+
+    enabled: bool = Field(True, description="delete by these rules; false: nothing is deleted")
+    images_days: float = Field(90, ge=0, description="images of studies that were analysed")
+    unanalysed_days: float = Field(
+        30, ge=0, description="images of studies that could not be analysed, or failed"
+    )
+    not_ours_days: float = Field(
+        7, ge=0, description="images that are no business of this node: not MR, not a prostate"
+    )
+    held_days: float = Field(0, ge=0, description="images of studies held for a person to look at")
+    canary_days: float = Field(1, ge=0, description="images of the node's own test studies")
+    results_days: float = Field(
+        365, ge=0, description="result objects; never before the images of their study"
+    )
+    least_days: float = Field(
+        3, ge=0, description="nothing younger goes, however short of room the disk is"
+    )
+    floor_gib: float = Field(
+        50, ge=0, description="less free space: the oldest images go earlier; 0: they never do"
+    )
+    floor_percent: float = Field(
+        10, ge=0, le=50, description="the same in percent of the disk; the smaller of both counts"
+    )
+    ceiling_gib: float = Field(
+        0, ge=0, description="more images stored: the oldest go earlier; 0: no ceiling"
+    )
+
+
 class AuditSection(Section):
     """The audit trail, and where it is forwarded."""
 

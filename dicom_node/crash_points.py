@@ -23,10 +23,12 @@ ASKING_POINTS = ("checks-claimed", "commitment-opened", "commitment-requested", 
 """Storage commitment asked of a destination."""
 PLEDGE_POINTS = ("pledge-written", "pledge-claimed", "report-sent", "pledge-answered")
 """Storage commitment that a peer asked of this node."""
+REMOVAL_POINTS = ("removal-marked", "file-removed", "files-removed", "removal-forgotten")
+"""Deleting what retention lets go."""
 FAULT_POINTS = frozenset(
     (
         *FILE_POINTS, *RECEIVE_POINTS, *WORK_POINTS, *DELIVERY_POINTS, *ASKING_POINTS,
-        *PLEDGE_POINTS,
+        *PLEDGE_POINTS, *REMOVAL_POINTS,
     )
 )  # fmt: skip
 """Every place where a test can end the process."""

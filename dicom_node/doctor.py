@@ -92,6 +92,32 @@ def _storage(config: NodeConfig) -> Iterator[Check]:
             yield Check("storage", "wrong", TROUBLES[trouble].message, TROUBLES[trouble].advice)
 
 
+def _retention(config: NodeConfig) -> Iterator[Check]:
+    from dicom_node.clock import SystemClock
+    from dicom_node.flow.health import disk_of
+    from dicom_node.flow.retention import pressure_of
+    from dicom_node.registry.choose import database_exists
+    from dicom_node.store.store import Store
+
+    if not config.retention.enabled:
+        yield Check(
+            "retention", "note", "nothing is deleted", "set retention.enabled, or watch the disk"
+        )
+        return
+    if not database_exists(config):
+        return
+    store = Store(config.database_url, clock=SystemClock())
+    try:
+        short = pressure_of(store, config, disk_of(config.node.data_dir)).words
+    finally:
+        store.close()
+    yield Check(
+        "retention", "note" if short else "ok", short or "the disk has room",
+        "the oldest images go earlier than their age; see dicom-node retention plan, and "
+        "enlarge the disk or lower the days" if short else "",
+    )  # fmt: skip
+
+
 def _database(config: NodeConfig) -> Iterator[Check]:
     from dicom_node.clock import SystemClock
     from dicom_node.store.engine import describe_sqlite
@@ -327,6 +353,6 @@ def _monitoring(config: NodeConfig) -> Iterator[Check]:
 
 
 _CHECKS: tuple[Callable[[NodeConfig], Iterator[Check]], ...] = (
-    _data_folder, _disk, _storage, _database, _sharing, _audit, _ports, _tls, _web_console, _peers,
-    _decoders, _model, _drift, _monitoring,
+    _data_folder, _disk, _storage, _database, _retention, _sharing, _audit, _ports, _tls,
+    _web_console, _peers, _decoders, _model, _drift, _monitoring,
 )  # fmt: skip

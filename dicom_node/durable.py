@@ -1,4 +1,4 @@
-"""The only module that writes or deletes files. What it has returned from survives a power cut.
+"""Writing and deleting files, here and in `durable_trees` alone: it survives a power cut.
 
 Order of a write: temporary file in the same folder, ``fsync``, ``rename``, ``fsync`` of the folder.
 A failed ``fsync`` is never tried again: the kernel may have dropped the pages and would then report
@@ -39,7 +39,7 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview], *, mode: int = 
         fault("folder-synced")
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _refused("write", path, error) from error
+        raise refused("write", path, error) from error
 
 
 def _write_synced(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> None:
@@ -85,7 +85,7 @@ def ensure_dir(folder: Path) -> None:
             new.mkdir(mode=0o750, exist_ok=True)
             fsync_folder(new.parent)
     except OSError as error:
-        raise _refused("make the folder", folder, error) from error
+        raise refused("make the folder", folder, error) from error
 
 
 def place_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -107,7 +107,7 @@ def place_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         if temporary.is_dir():
             temporary.chmod(0o750)
             shutil.rmtree(temporary, ignore_errors=True)
-        raise _refused("make the folder", folder, error) from error
+        raise refused("make the folder", folder, error) from error
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -123,7 +123,7 @@ def set_aside(folder: Path) -> Path | None:
         folder.rename(aside)
         fsync_folder(folder.parent)
     except OSError as error:
-        raise _refused("rename", folder, error) from error
+        raise refused("rename", folder, error) from error
     return aside
 
 
@@ -139,7 +139,7 @@ def remove(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _refused("delete", path, error) from error
+        raise refused("delete", path, error) from error
 
 
 def remove_temporary_files(folders: Iterable[Path], before_s: float | None = None) -> int:
@@ -202,7 +202,7 @@ class LogFile:
         try:
             self._handle = os.open(path, flags | (os.O_CREAT | os.O_EXCL if made else 0), 0o640)
         except OSError as error:
-            raise _refused("open", path, error) from error
+            raise refused("open", path, error) from error
         try:
             if size is not None:
                 self._fill(size)
@@ -211,7 +211,7 @@ class LogFile:
             self.close()
             if made:
                 path.unlink(missing_ok=True)
-            raise _refused("make", path, error) from error
+            raise refused("make", path, error) from error
 
     def _fill(self, size: int) -> None:
         zeros = memoryview(bytes(min(size, _FILL_BYTES)))
@@ -238,7 +238,7 @@ class LogFile:
                     rest[0] = rest[0][count:]
         except OSError as error:
             self.broken = True
-            raise _refused("write", self.path, error) from error
+            raise refused("write", self.path, error) from error
 
     def sync(self) -> None:
         """Make everything written durable. After a failure the file is never synced again.
@@ -252,7 +252,7 @@ class LogFile:
             _flush(os.fdatasync, self._handle)
         except OSError as error:
             self.broken = True
-            raise _refused("sync", self.path, error) from error
+            raise refused("sync", self.path, error) from error
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Read bytes; fewer at the end of the file.
@@ -263,7 +263,7 @@ class LogFile:
         try:
             return os.pread(self._handle, size, offset)
         except OSError as error:
-            raise _refused("read", self.path, error) from error
+            raise refused("read", self.path, error) from error
 
     def copy_to(self, path: Path, offset: int, size: int) -> None:
         """Copy a part into a file of its own, whole or not at all; durable after ``sync_files``.
@@ -277,7 +277,7 @@ class LogFile:
             temporary.rename(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise _refused("write", path, error) from error
+            raise refused("write", path, error) from error
         fault("file-copied")
 
     def _copy(self, path: Path, offset: int, size: int) -> None:
@@ -316,7 +316,7 @@ class LogFile:
         try:
             self.path.rename(path)
         except OSError as error:
-            raise _refused("rename", self.path, error) from error
+            raise refused("rename", self.path, error) from error
         self.path = path
 
     def close(self) -> None:
@@ -354,7 +354,7 @@ class SyncBatch:
                 for folder in {file.parent for file in files}:
                     fsync_folder(folder)
         except OSError as error:
-            raise _refused("sync", files[0].parent if files else Path(), error) from error
+            raise refused("sync", files[0].parent if files else Path(), error) from error
         finally:
             self.close()
         fault("files-synced")
@@ -410,7 +410,7 @@ def _flush(how: Callable[[int], None], handle: int) -> None:
         raise _SyncError(error.errno, error.strerror) from error
 
 
-def _refused(what: str, path: Path, error: OSError) -> StoreError:
+def refused(what: str, path: Path, error: OSError) -> StoreError:
     """Turn an error of the system into one for people; it stays its cause."""
     kind = SyncFailed if isinstance(error, _SyncError) else StoreError
     return kind(

@@ -155,6 +155,7 @@ def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     from dicom_node.path_canary import PathCanary
     from dicom_node.pulse import Progress, Pulse
     from dicom_node.store.shared_clock import clock_of
+    from dicom_node.flow.retention import Retention
     from dicom_node.store.store import Store
 
     stop = stop_event()
@@ -173,6 +174,7 @@ def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
             ("audit-forwarder", Forwarder(store, config, clock)),
             ("watch", Watch(store, config, clock, PathCanary(store, config, clock))),
             ("messenger", Messenger(store, config, clock)),
+            ("retention", Retention(store, config, clock, audit)),
         )
     ]
     for thread in beside:

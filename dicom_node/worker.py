@@ -251,9 +251,8 @@ class Worker:
 
     def _job(self, claim: Claim) -> dict[str, Any]:
         data_dir = self._config.node.data_dir
-        instances = without_strangers(
-            self._store.headers_of(claim.study_uid, through=claim.through)
-        )
+        rows = self._store.headers_of(claim.study_uid, through=claim.through)
+        instances = without_strangers([row for row in rows if row.removed_at_s is None])
         verdict = None
         if claim.state is not None and claim.reason is not None:
             verdict = {

@@ -28,8 +28,10 @@ ARROWS: dict[str, set[str]] = {
     "dicom_node.logs": set(),
     "dicom_node.crash_points": set(),
     "dicom_node.durable": {"errors", "domain", "crash_points"},
+    "dicom_node.durable_trees": {"durable", "crash_points"},
     "dicom_node.errors": {"domain"},
     "dicom_node.config_values": set(),
+    "dicom_node.config_secrets": set(),
     "dicom_node.config_sections": {"config_values"},
     "dicom_node.config_monitoring": {"config_values", "domain"},
     "dicom_node.config": {
@@ -45,7 +47,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "dicom_node.flow": {
         "errors", "domain", "config", "clock", "durable", "store", "dicom", "results", "net",
-        "logs", "annotations", "passwords", "crash_points", "samples",
+        "logs", "annotations", "passwords", "crash_points", "samples", "durable_trees",
+        "config_secrets",
     },
     "dicom_node.registry": {"errors", "domain", "config", "clock", "durable", "store", "flow",
                             "dicom"},

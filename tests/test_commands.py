@@ -274,6 +274,32 @@ def test_a_peer_with_tls_needs_a_certificate_of_the_node(
     assert found["private key"]["state"] == "wrong"
 
 
+def test_a_node_is_backed_up_and_brought_back_elsewhere(
+    shell: Shell, config: Path, tmp_path: Path
+) -> None:
+    peer = ("--ae-title", "MR1", "--host", "127.0.0.1")
+    assert shell.run("peers", "add", "mr1", *peer, "--config", config)[0] == 0
+    told = shell.json("retention", "plan", "--config", config)
+    assert (told["enabled"], told["studies"]) == (True, [])
+    assert shell.json("retention", "run", "--config", config)["studies"] == 0
+    made = shell.json("backup", "--out", tmp_path / "backups", "--images", "--config", config)
+    assert Path(made["folder"]).parent == tmp_path / "backups"
+    assert made["missing"] == []
+    bundle = tmp_path / "bundle.zip"
+    assert shell.run("support-bundle", "--out", bundle, "--config", config)[0] == 0
+    assert bundle.stat().st_size > 1000
+    status, _, err = shell.run("restore", "--from", tmp_path / "backups", "--config", config)
+    assert (status, err.strip().splitlines()[-1].startswith("error: ")) == (1, True)
+    assert "is not empty" in err
+    other = tmp_path / "other" / "node.toml"
+    other.parent.mkdir()
+    report = shell.json("restore", "--from", tmp_path / "backups", "--config", other)
+    assert report["images_absent"] == 0
+    (known,) = shell.json("peers", "list", "--config", other)
+    assert known["name"] == "mr1"
+    assert shell.run("restore", "--from", tmp_path, "--config", other)[0] == 1
+
+
 @pytest.mark.parametrize("arguments", [("process",), ("nonsense",), ("status", "--nonsense")])
 def test_wrong_use_exits_with_2(shell: Shell, arguments: tuple[str, ...]) -> None:
     assert shell.run(*arguments)[0] == 2

@@ -87,16 +87,20 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the received instances as Part 10 files, data set bytes as received."""
-    from dicom_node.flow.export import export_study
+    from dicom_node.flow.export import export_study, removed_on
 
     with open_store(config) as (node_config, store):
         written = export_study(store, node_config, study_uid, out)
+        known = store.headers_of(study_uid)
     if not written:
         raise _unknown(study_uid)
     if as_json:
         print_json([str(path) for path in written])
     else:
         typer.echo(f"wrote {len(written)} instances to {out}")
+    if missing := len(known) - len(written):
+        removed = f"{missing} instances were removed on {removed_on(known)} by retention"
+        typer.echo(removed, err=True)
 
 
 def _unknown(study_uid: str) -> NodeError:
@@ -122,6 +126,9 @@ def _print_revision(row: dict[str, Any], events: list[dict[str, Any]]) -> None:
     if row["model"]:
         model = row["model"]
         typer.echo(f"model     {model['name']} {model['version']}  {model['sha256']}")
+    for what in ("images", "results"):
+        if row[f"{what}_removed_at"]:
+            typer.echo(f"removed   {what}, on {row[f'{what}_removed_at']} by retention")
     for result in row["results"]:
         form = f" ({result['variant']})" if result["variant"] else ""
         typer.echo(f"result    {result['kind']}{form}  {result['sop_instance_uid']}")

@@ -163,7 +163,9 @@ def _services() -> list[Section]:
         )),
         Section("5.2.4", "Storage commitment (push model) as SCP", (
             "A peer that may send and has a port configured is answered on an association of its "
-            "own. Committed to is what has a row and whose stored bytes are those received.",
+            "own. Committed to is what has a row and whose stored bytes are those received, as "
+            "long as retention keeps it (`[retention]`, section 6.1): this node is no archive. "
+            "What was removed since is answered with 0112H, no such object instance.",
         )),
         Section("5.3", "DICOM web services", ("None.",)),
         Section("5.4", "Media services", (_MEDIA,)),

@@ -36,6 +36,8 @@ class AuditEvent(StrEnum):
     ACCOUNT_CHANGED = "account_changed"
     STUDY_CHANGED = "study_changed"
     INSTANCES_ACCESSED = "instances_accessed"
+    STUDY_DELETED = "study_deleted"
+    BACKUP = "backup"
 
 
 class Outcome(IntEnum):
@@ -94,6 +96,8 @@ _KINDS: Mapping[AuditEvent, _Kind] = {
     ),
     AuditEvent.STUDY_CHANGED: _Kind(Code("110111", "Procedure Record"), "U"),
     AuditEvent.INSTANCES_ACCESSED: _Kind(Code("110103", "DICOM Instances Accessed"), "R"),
+    AuditEvent.STUDY_DELETED: _Kind(Code("110105", "DICOM Study Deleted"), "D"),
+    AuditEvent.BACKUP: _Kind(_ALERT, "E", Code("backup", "Backup or Restore", "99PROSTATE")),
     AuditEvent.RECORDS_LOST: _Kind(_ALERT, "E", Code("110133", "Audit Recording Stopped")),
 }  # fmt: skip
 

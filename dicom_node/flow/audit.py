@@ -322,6 +322,14 @@ class AuditTrail:
         message = self._message(AuditEvent.INSTANCES_SENT, who, outcome=outcome, study=study)
         self._put(message)
 
+    def deleted(self, study_uid: str, instances: Mapping[str, int], why: str) -> None:
+        """Record that files of a study are deleted, and by which rule (PS3.15 A.5.3.10)."""
+        self._put(self._of_study(AuditEvent.STUDY_DELETED, study_uid, instances, why))
+
+    def backup(self, what: str, place: str, details: list[tuple[str, str]]) -> None:
+        """Record that everything was copied to a place, or restored from one."""
+        self._put(self._alert(AuditEvent.BACKUP, place, [("what", what), *details]))
+
     def exported(self, study_uid: str, instances: Mapping[str, int], target: str) -> None:
         """Record that a person wrote a study to files."""
         who = [

@@ -19,6 +19,7 @@ from dicom_node.crash_points import fault
 from dicom_node.dicom.header import HeaderError, InstanceHeader, read_header
 from dicom_node.domain.annotation import ANNOTATION_CLASSES
 from dicom_node.durable import SyncBatch, ensure_dir
+from dicom_node.errors import StoreError
 from dicom_node.flow.health import StorageTrouble, Trouble
 from dicom_node.flow.journal import Journal, Record
 from dicom_node.flow.spool import IMAGE_CLASSES, SPOOL, Source, instance_row, parse_stored
@@ -171,6 +172,15 @@ class Filing:
         self._write_files(dict(zip((row.path for row in rows), kept, strict=True)))
         outcomes = self._store.add_instances(rows)
         fault("rows-committed")
+        again = (IngestOutcome.RESTORED, IngestOutcome.CONFLICT)
+        self._write_files(
+            {
+                row.path: entry
+                for row, entry, outcome in zip(rows, kept, outcomes, strict=True)
+                # retention may have deleted the file before the row came
+                if outcome in again and not (self._data_dir / row.path).is_file()
+            }
+        )
         if aside := outcomes.count(IngestOutcome.CONFLICT):
             log.warning("second copies with other bytes kept aside", extra={"copies": aside})
 
@@ -194,20 +204,35 @@ class Filing:
         return True
 
     def _write_files(self, entries: Mapping[str, Entry]) -> None:
-        """Copy records to their paths and sync them; what a row counts on already is there."""
-        known = self._store.known_paths(list(entries))
-        new = {path: entry.record for path, entry in entries.items() if path not in known}
+        """Copy records to their paths and sync them; what is there, and has a row, stays."""
+        known = self._store.known_paths(list(entries)) if entries else set()
+        new = {
+            path: entry.record
+            for path, entry in entries.items()
+            if path not in known or not (self._data_dir / path).is_file()
+        }
         if not new:
             return
         sync = SyncBatch(self._data_dir / SPOOL)
         try:
             for path, record in new.items():
-                place = self._data_dir / path
-                ensure_dir(place.parent)
-                record.log.file.copy_to(place, record.offset, record.size)
+                self._copy(record, self._data_dir / path)
             sync.sync(self._data_dir / path for path in new)
         finally:
             sync.close()
+
+    @staticmethod
+    def _copy(record: Record, place: Path) -> None:
+        for last in (False, True):
+            ensure_dir(place.parent)
+            try:
+                record.log.file.copy_to(place, record.offset, record.size)
+            except StoreError as error:
+                # retention deletes a folder that is empty: once more
+                if last or not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+            else:
+                return
 
     def file_leftovers(self) -> int:
         """File what a crash left in the journal; returns how many instances that were.

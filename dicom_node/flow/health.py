@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 MIN_FREE_BYTES = 256 * 2**20
 MIN_FREE_SHARE = 0.05
 """The disk counts as full below the smaller of the two: the database needs room to go on (G5)."""
+RESULT_BYTES = 16 * 2**20
+"""Kept free for the results of each study in work, up to ``MIN_FREE_SHARE`` of the disk: what was
+acknowledged must come to its end however full the disk gets."""
 _NOTE_BYTES = 4096
 _SUFFIX = ".health"
 
@@ -65,7 +68,9 @@ TROUBLES: Mapping[Trouble, Words] = {
         "see the kernel log for why, check the disk and mount it writable; the node then goes on",
     ),
     Trouble.DISK_FULL: Words(
-        "the disk is nearly full", "free some space or enlarge the disk; the node then goes on"
+        "the disk is nearly full",
+        "free some space, enlarge the disk, or let retention delete more "
+        "(dicom-node retention plan); the node then goes on",
     ),
     Trouble.WRITE_FAILED: Words(
         "the disk refused a write",
@@ -94,11 +99,12 @@ class Disk:
     total_bytes: int
     read_only: bool
 
-    def trouble(self, more_bytes: int = 0) -> Trouble | None:
-        """Whether so many bytes more can be stored."""
+    def trouble(self, more_bytes: int = 0, studies: int = 0) -> Trouble | None:
+        """Whether so many bytes more can be stored, beside the results of ``studies`` in work."""
         if self.read_only:
             return Trouble.READ_ONLY
-        floor = min(MIN_FREE_BYTES, MIN_FREE_SHARE * self.total_bytes)
+        share = MIN_FREE_SHARE * self.total_bytes
+        floor = min(MIN_FREE_BYTES, share) + min(studies * RESULT_BYTES, share)
         return Trouble.DISK_FULL if self.free_bytes - more_bytes < floor else None
 
 
@@ -143,6 +149,8 @@ class Health:
         self._note: LogFile | None = None
         self._since_s = 0.0
         self.trouble: Trouble | None = None
+        self.studies_in_work = 0
+        """Their results still need room."""
 
     def open(self) -> None:
         """Make the note that others read; those of receivers that are gone are deleted.
@@ -178,7 +186,7 @@ class Health:
         """
         if self.trouble is Trouble.SYNC_FAILED:
             raise StorageTrouble(Trouble.SYNC_FAILED)
-        if trouble := disk_of(self._data_dir).trouble(more_bytes):
+        if trouble := disk_of(self._data_dir).trouble(more_bytes, self.studies_in_work):
             raise StorageTrouble(trouble)
 
     def failed(self, error: Exception) -> None:

@@ -12,6 +12,7 @@ with success: whether it differs in content is judged afterwards, away from the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -76,6 +77,9 @@ class Ingest:
         self.health = Health(data_dir, clock)
         self._journal = Journal(data_dir / JOURNAL, limits, self.health.failed)
         self._filing = Filing(store, data_dir, clock, self._journal, self.health.failed)
+        self._store = store
+        self._in_flight_bytes = 0
+        self._in_flight = threading.Lock()
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._look_often, name="storage-watch", daemon=True)
 
@@ -142,13 +146,22 @@ class Ingest:
         self, header: InstanceHeader, data: bytes, transfer_syntax_uid: str, source: Source
     ) -> None:
         self._filing.check()
-        self.health.check(self._journal.waiting_bytes + len(data))
         digest = hashlib.sha256(data).digest()
         head = file_header(
             header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid, source
         )
-        record = self._journal.append(head, data, digest)
+        self._count(len(data))
+        try:
+            self.health.check(self._journal.waiting_bytes + self._in_flight_bytes)
+            record = self._journal.append(head, data, digest)
+        finally:
+            self._count(-len(data))
         self._filing.add(Entry(record, header, transfer_syntax_uid, source))
+
+    def _count(self, more_bytes: int) -> None:
+        """Count what is being taken in: each of many needs its room."""
+        with self._in_flight:
+            self._in_flight_bytes += more_bytes
 
     def look(self) -> None:
         """See whether an instance could be stored now; what keeps it from that is shown to all."""
@@ -163,6 +176,8 @@ class Ingest:
         else:
             if not self._filing.failing:
                 self.health.well()
+        with contextlib.suppress(StoreError):  # the database does not answer: as before
+            self.health.studies_in_work = self._store.studies_in_work()
 
     def _look_often(self) -> None:
         while not self._stop.wait(WATCH_S):

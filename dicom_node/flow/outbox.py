@@ -82,6 +82,7 @@ def _to_json(row: ManifestRow) -> dict[str, Any]:
             for result, sent in row.results
         ],
         "left_out": [asdict(one) for one in row.left_out],
+        "images_removed": row.images_removed_at_s, "results_removed": row.results_removed_at_s,
     }  # fmt: skip
 
 
@@ -106,4 +107,6 @@ def _from_json(told: dict[str, Any], folder: str) -> ManifestRow:
         input_key=told["input_key"], content_time_s=told["content_time"], folder=folder,
         results=results,
         left_out=tuple(OmissionRow(**one) for one in told.get("left_out", [])),
+        images_removed_at_s=told.get("images_removed"),
+        results_removed_at_s=told.get("results_removed"),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Answering peers that ask this node for storage commitment: truthfully, from spool and database.
 
 An instance is committed to when its row is there and the stored bytes have the digest that was
-written down when they came. This version deletes nothing that it holds.
+written down when they came. What retention removed is not held (0112H); it may be sent again.
 """
 
 from __future__ import annotations

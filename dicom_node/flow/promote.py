@@ -21,7 +21,7 @@ from dicom_node.domain.policy import (
     effective_key,
 )
 from dicom_node.domain.reasons import REASONS, Reason
-from dicom_node.domain.states import RevisionState
+from dicom_node.domain.states import FINAL_REVISION_STATES, RevisionState
 from dicom_node.errors import NodeError
 from dicom_node.flow.annotate import judge_annotations, without_strangers
 from dicom_node.flow.judge import judge_copies
@@ -55,7 +55,11 @@ def evaluate_due(store: Store, data_dir: Path, clock: Clock, config: NodeConfig)
 
 
 def _evaluate(store: Store, study: StudyToEvaluate, now_s: float, config: NodeConfig) -> None:
-    rows = without_strangers(store.headers_of(study.study_uid))
+    known = without_strangers(store.headers_of(study.study_uid))
+    rows = [row for row in known if row.removed_at_s is None]
+    if len(rows) < len(known) and _nothing_without(store, study, known, rows):
+        store.nothing_new(study)
+        return
     images = [row for row in rows if row.role == "image"]
     if not agree(row.identity for row in images):
         store.hold_study(study.study_uid, Reason.IDENTITY_CONFLICT)
@@ -68,6 +72,27 @@ def _evaluate(store: Store, study: StudyToEvaluate, now_s: float, config: NodeCo
     )
     decision = decide(situation, chosen, now_s, config.study.quiet_s, config.study.patience_s)
     _carry_out(store, study, decision, chosen, rows)
+
+
+def _nothing_without(
+    store: Store, study: StudyToEvaluate, known: list[InstanceRow], rows: list[InstanceRow]
+) -> bool:
+    """Whether a study whose images were removed in part stays as it ended.
+
+    It does where what came changes nothing, or where what is left of it cannot be analysed: a
+    result stands, and a report "not analysed" must not take its place. Sent again as a whole, the
+    study is looked at like any other.
+    """
+    if study.latest_state not in FINAL_REVISION_STATES:
+        return False
+    whole = _chosen(select([InstanceHeader.from_json(row.header_json) for row in known]), known)
+    if whole.input_key == study.latest_input_key:
+        return True
+    if not rows or select([InstanceHeader.from_json(row.header_json) for row in rows]).problem:
+        detail = f"{len(known) - len(rows)} images are removed: to analyse it, send all of them"
+        store.note_late_image(study.study_uid, detail)
+        return True
+    return False
 
 
 def _carry_out(

@@ -135,6 +135,8 @@ def _restore_rows(store: Store, data_dir: Path, since_s: float) -> _Findings:
     found = _Findings()
     files = {str(path.relative_to(data_dir)): path for path in spool_files(data_dir, since_s)}
     new = {relative: path for relative, path in files.items() if relative not in known}
+    for gone in store.removed_paths(list(new)):
+        del new[gone]  # retention was cut short: it goes on where it stopped
     if new:
         # a process that was killed may have left them in memory only; a row says they are safe
         SyncBatch(data_dir / SPOOL).sync(new.values())

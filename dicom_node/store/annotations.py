@@ -119,7 +119,9 @@ class AnnotationStore(Database):
         with self._read() as db:
             found = []
             for row in db.execute(query).all():
-                made = select(results).where(results.c.revision_id == row.id)
+                made = select(results).where(
+                    results.c.revision_id == row.id, results.c.removed_at.is_(None)
+                )
                 objects = [result_row(one) for one in db.execute(made.order_by(results.c.id))]
                 state = RevisionState(row.state)
                 found.append(SentRevision(row.number, state, row.through, tuple(objects)))

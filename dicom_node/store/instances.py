@@ -25,6 +25,7 @@ from dicom_node.store.base import (
 )
 from dicom_node.store.corrections import corrected_copies, covers, identity_of, swap
 from dicom_node.store.counters import INSTANCES_RECEIVED, count
+from dicom_node.store.restoring import keep_file, look_again, take_back
 from dicom_node.store.rows import ConflictRow, IngestOutcome, InstanceRow
 from dicom_node.store.schema import conflicts, events, instances, results, studies
 from dicom_node.store.tallies import BYTES, COPIES, INSTANCES, tally
@@ -73,7 +74,8 @@ class InstanceStore(Database):
     def known_paths(self, paths: Sequence[str]) -> set[str]:
         """Which of these files an instance counts on already."""
         with self._read() as db:
-            query = select(instances.c.path).where(instances.c.path.in_(paths))
+            kept = instances.c.path.in_(paths) & instances.c.removed_at.is_(None)
+            query = select(instances.c.path).where(kept)
             return set(db.execute(query).scalars())
 
     def known_result(self, sop_instance_uid: str) -> bool:
@@ -112,6 +114,8 @@ class InstanceStore(Database):
         with self._read() as db:
             for table in (instances, conflicts):
                 query = select(table.c.path).where(table.c.received_at >= since_s)
+                if table is instances:
+                    query = query.where(instances.c.removed_at.is_(None))
                 found.update(db.execute(query).scalars())
         return found
 
@@ -230,7 +234,7 @@ def _instance(row: Row[Any]) -> InstanceRow:
         role=row.role, identity=identity_of(row), header_json=row.header_json,
         dataset_digest=row.dataset_digest, path=row.path, size=row.size,
         received_at_s=row.received_at, calling_ae=row.calling_ae, called_ae=row.called_ae,
-        address=row.address, id=row.id,
+        address=row.address, id=row.id, removed_at_s=row.removed_at,
     )  # fmt: skip
 
 
@@ -270,18 +274,21 @@ def _add_to_study(
     return [
         IngestOutcome.STORED
         if fresh.get(row.sop_instance_uid) is row
-        else _second_copy(db, study, row)
+        else _second_copy(db, study, row, now_s)
         for row in rows
     ]
 
 
-def _second_copy(db: Connection, study: Row[Any], row: InstanceRow) -> IngestOutcome:
+def _second_copy(db: Connection, study: Row[Any], row: InstanceRow, now_s: float) -> IngestOutcome:
     kept = db.execute(
         select(instances).where(
             instances.c.study_id == study.id,
             instances.c.sop_instance_uid == row.sop_instance_uid,
         )
     ).one()
+    if kept.removed_at is not None:
+        take_back(db, study, kept, _columns(row), now_s)
+        return IngestOutcome.RESTORED
     same = (row.dataset_digest, row.transfer_syntax_uid)
     if same == (kept.dataset_digest, kept.transfer_syntax_uid):
         return IngestOutcome.DUPLICATE
@@ -301,6 +308,7 @@ def _second_copy(db: Connection, study: Row[Any], row: InstanceRow) -> IngestOut
             issuer=row.identity.issuer, birth_date=row.identity.birth_date,
         )
     )  # fmt: skip
+    keep_file(db, row.path)
     tally(db, COPIES)
     return IngestOutcome.CONFLICT
 
@@ -315,6 +323,8 @@ def _count_in(db: Connection, study: Row[Any], rows: Sequence[InstanceRow], now_
     if images or (moving and not study.has_images):
         values |= _moved(study, now_s, image=bool(images))
     db.execute(update(studies).where(studies.c.id == study.id).values(**values))
+    if study.images_removed_at is not None:
+        look_again(db, study.id, now_s)
     if not images:
         return
     known = None if study.patient_id is None else identity_of(study)

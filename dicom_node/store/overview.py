@@ -36,6 +36,7 @@ from dicom_node.store.console_rows import (
     Throughput,
 )
 from dicom_node.store.monitor_schema import canaries
+from dicom_node.store.retention import refuse_results_removed
 from dicom_node.store.schema import deliveries, instances, results, revisions, studies
 
 _SEARCHED = 500
@@ -157,6 +158,7 @@ class OverviewStore(Database):
             rows = db.execute(select(deliveries).where(mine)).all()
             if not rows:
                 raise NodeError("nothing of this study was sent", "there is nothing to send again")
+            refuse_results_removed(db, last.id)
             for row in rows:
                 _again(db, row, now_s)
             _reopened(db, last, now_s)

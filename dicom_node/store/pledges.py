@@ -99,10 +99,10 @@ class PledgeStore(Database):
         """Return every copy that this node holds of an instance: received, or made by it."""
         received = select(
             instances.c.sop_class_uid, instances.c.path, instances.c.dataset_digest.label("digest")
-        ).where(instances.c.sop_instance_uid == sop_instance_uid)
+        ).where(instances.c.sop_instance_uid == sop_instance_uid, instances.c.removed_at.is_(None))
         made = select(
             results.c.sop_class_uid, results.c.path, results.c.sha256.label("digest")
-        ).where(results.c.sop_instance_uid == sop_instance_uid)
+        ).where(results.c.sop_instance_uid == sop_instance_uid, results.c.removed_at.is_(None))
         with self._read() as db:
             return [
                 HeldRow(row.sop_class_uid, row.path, row.digest, whole_file=whole)

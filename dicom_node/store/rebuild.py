@@ -11,7 +11,7 @@ from dicom_node.domain.states import DeliveryState, RevisionState
 from dicom_node.store.base import Database, add_event, make_study
 from dicom_node.store.outbox import queue_delivery, record_omissions, result_id
 from dicom_node.store.rows import ManifestDelivery, ManifestRow
-from dicom_node.store.schema import deliveries, results, revisions
+from dicom_node.store.schema import deliveries, results, revisions, studies
 from dicom_node.store.tallies import of_deliveries, of_revisions, tally
 
 _KEPT = (
@@ -53,8 +53,12 @@ class RebuildStore(Database):
             )  # fmt: skip
             tally(db, of_revisions(row.state))
             made = db.execute(select(revisions).where(same)).one()
+            _restore_removed(db, study.id, row)
             for result, sent in row.results:
                 id_ = result_id(db, made.id, result, now_s)
+                if row.results_removed_at_s is not None:
+                    gone = update(results).where(results.c.id == id_)
+                    db.execute(gone.values(removed_at=row.results_removed_at_s))
                 for one in sent:
                     queue_delivery(db, made.id, id_, result.rank, one.peer, now_s)
                     _restore_delivery(db, made.id, result.sop_instance_uid, one, now_s)
@@ -67,6 +71,19 @@ class RebuildStore(Database):
                 record_omissions(db, made.id, peer, mine, now_s)
             add_event(db, study.id, row.number, now_s, "rebuilt", f"as {row.state}")
             return True
+
+
+def _restore_removed(db: Connection, study_id: int, row: ManifestRow) -> None:
+    """Say of a study that retention removed its images, and its results, before."""
+    if row.images_removed_at_s is not None:
+        db.execute(
+            update(studies)
+            .where(studies.c.id == study_id)
+            .values(
+                images_removed_at=row.images_removed_at_s,
+                results_removed_at=row.results_removed_at_s,
+            )
+        )
 
 
 def _restore_delivery(

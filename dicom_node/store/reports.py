@@ -151,13 +151,14 @@ class ReportStore(Database):
 def manifest_row(db: Connection, revision_id: int) -> ManifestRow:
     """Return a revision with its results and deliveries."""
     row = db.execute(
-        select(revisions, studies.c.study_uid)
+        select(revisions, studies.c.study_uid, studies.c.images_removed_at)
         .join(studies, studies.c.id == revisions.c.study_id)
         .where(revisions.c.id == revision_id)
     ).one()
     found = []
     of_revision = select(results).where(results.c.revision_id == revision_id)
-    for result in db.execute(of_revision.order_by(results.c.id)).all():
+    made = db.execute(of_revision.order_by(results.c.id)).all()
+    for result in made:
         sent = select(deliveries).where(deliveries.c.result_id == result.id)
         to = tuple(
             ManifestDelivery(one.peer, DeliveryState(one.state), one.attempts)
@@ -173,12 +174,21 @@ def manifest_row(db: Connection, revision_id: int) -> ManifestRow:
             OmissionRow(one["peer"], one["kind"], one["replaced_by"], one["reason"])
             for one in _omissions(db, [revision_id]).get(revision_id, [])
         ),
+        images_removed_at_s=row.images_removed_at,
+        results_removed_at_s=made[0].removed_at if made else None,
     )  # fmt: skip
 
 
 def _studies(db: Connection, study_uid: str | None, limit: int | None) -> list[dict[str, Any]]:
     query = (
-        select(revisions, studies.c.study_uid, studies.c.first_received_at, studies.c.instances)
+        select(
+            revisions,
+            studies.c.study_uid,
+            studies.c.first_received_at,
+            studies.c.instances,
+            studies.c.images_removed_at,
+            studies.c.results_removed_at,
+        )
         .join(studies, studies.c.id == revisions.c.study_id)
         .order_by(revisions.c.id.desc())
         .limit(limit)
@@ -195,6 +205,8 @@ def _studies(db: Connection, study_uid: str | None, limit: int | None) -> list[d
             "received_at": iso(row.first_received_at), "changed_at": iso(row.changed_at),
             "attempts": row.attempts, "results": _shown(made.get(row.id, [])),
             "left_out": missing.get(row.id, []),
+            "images_removed_at": iso(row.images_removed_at),
+            "results_removed_at": iso(row.results_removed_at) if made.get(row.id) else None,
         }
         for row in rows
     ]  # fmt: skip

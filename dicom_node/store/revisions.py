@@ -27,6 +27,7 @@ from dicom_node.store.base import (
     reason_text,
     withdraw_deliveries,
 )
+from dicom_node.store.retention import refuse_removed, refuse_results_removed
 from dicom_node.store.rows import Plan, StudyToEvaluate
 from dicom_node.store.schema import deliveries, revisions, studies
 
@@ -165,6 +166,7 @@ class RevisionStore(Database):
                 if again:
                     return f"{again} objects are sent again"
                 raise NodeError(f"the study is {last.state}", "there is nothing to retry")
+            refuse_removed(db, study)
             change_revision(
                 db, last, RevisionEvent.RETRY, now_s, "by the operator", attempts=0,
                 node_deaths=0, reason=None, message=None, input_key=None, **_NOT_BEGUN,
@@ -242,6 +244,8 @@ def _deliver_again(db: Connection, row: Row[Any], now_s: float) -> int:
     ).all()
     if row.state in ("superseded", "held"):
         return 0
+    if failed:
+        refuse_results_removed(db, row.id)
     for delivery in failed:
         change_delivery(
             db, delivery, DeliveryEvent.RETRY, now_s, attempts=0, next_at=now_s, created_at=now_s,

@@ -35,6 +35,8 @@ class IngestOutcome(StrEnum):
     STORED = "stored"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
+    RESTORED = "restored"
+    """Its file was removed by retention; it is kept again."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class InstanceRow:
     called_ae: str = ""
     address: str = ""
     id: int = 0
+    removed_at_s: float | None = None
+    """Since then its file is not kept."""
 
 
 @dataclass(frozen=True)
@@ -370,3 +374,7 @@ class ManifestRow:
     folder: str
     results: tuple[tuple[ResultRow, tuple[ManifestDelivery, ...]], ...]
     left_out: tuple[OmissionRow, ...] = ()
+    images_removed_at_s: float | None = None
+    """When retention removed the images of the study."""
+    results_removed_at_s: float | None = None
+    """When it removed the results of this revision."""

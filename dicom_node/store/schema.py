@@ -60,10 +60,19 @@ studies = Table(
     Column("patient_id", Text),
     Column("issuer", Text),
     Column("birth_date", Text),
+    Column("images_removed_at", Double),
+    Column("results_removed_at", Double),
     Index("ix_studies_changed", "last_image_at", **only("change_no > evaluated_no")),
+    Index("ix_studies_images", "last_image_at", "id", **only("images_removed_at IS NULL")),
+    Index(
+        "ix_studies_results", "last_image_at", "id",
+        **only("images_removed_at IS NOT NULL AND results_removed_at IS NULL"),
+    ),
     Index("ix_studies_evaluate_at", "evaluate_at"),
     Index("ix_studies_patient_id", "patient_id"),
 )  # fmt: skip
+"""``images_removed_at``, ``results_removed_at``: when retention deleted the last of them; NULL
+while there is something to look at."""
 
 instances = Table(
     "instances",
@@ -86,6 +95,7 @@ instances = Table(
     Column("calling_ae", String(64), nullable=False),
     Column("called_ae", String(64), nullable=False),
     Column("address", String(64), nullable=False),
+    Column("removed_at", Double),
     UniqueConstraint("study_id", "sop_instance_uid"),
     # a commitment request names instances without their study (PS3.4 J.3.2)
     Index("ix_instances_sop_instance_uid", "sop_instance_uid"),
@@ -93,6 +103,7 @@ instances = Table(
     Index("ix_instances_calling_ae", "calling_ae", "received_at"),
     CheckConstraint(one_of("role", ("image", "other")), name="role"),
 )
+"""``removed_at``: since then its file is not kept; the row tells what it was."""
 
 conflicts = Table(
     "conflicts",
@@ -185,6 +196,7 @@ results = Table(
     Column("sha256", Digest, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("removed_at", Double),
     UniqueConstraint("revision_id", "sop_instance_uid"),
     Index("ix_results_sop_instance_uid", "sop_instance_uid"),
 )

@@ -24,10 +24,12 @@ from dicom_node.store.processes import ProcessStore
 from dicom_node.store.rebuild import RebuildStore
 from dicom_node.store.releases import ReleaseStore
 from dicom_node.store.reports import ReportStore
+from dicom_node.store.retention import RetentionStore
 from dicom_node.store.revisions import RevisionStore
 from dicom_node.store.schedule import ScheduleStore
 from dicom_node.store.turns import TurnStore
 from dicom_node.store.watching import WatchStore
+from dicom_node.store.snapshot import SnapshotStore
 
 __all__ = ["Store"]
 
@@ -56,6 +58,8 @@ class Store(
     AlarmStore,
     CanaryStore,
     WatchStore,
+    RetentionStore,
+    SnapshotStore,
 ):
     """The database of a node; safe for many threads, and for many processes beside each other.
 

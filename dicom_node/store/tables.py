@@ -9,6 +9,7 @@ from dicom_node.store import (
     observation_schema,
     probe_schema,
     release_schema,
+    retention_schema,
     schema,
     tallies,
 )
@@ -22,6 +23,7 @@ DECLARED_IN = (
     observation_schema,
     probe_schema,
     monitor_schema,
+    retention_schema,
     tallies,
 )
 """The modules that declare tables."""

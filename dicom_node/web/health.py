@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicom_node.errors import NodeError
+from dicom_node.flow.health import Disk
 from dicom_node.flow.peers import all_peers
+from dicom_node.flow.retention import pressure_of
 from dicom_node.net.tls import own_certificate
 from dicom_node.web.console import Console
 
@@ -40,10 +42,12 @@ def _disk(console: Console) -> Iterator[Sign]:
     disk = shutil.disk_usage(console.config.node.data_dir)
     free_gib = disk.free / 2**30
     low = free_gib < DISK_LOW_GIB
+    short = pressure_of(console.store, console.config, Disk(disk.free, disk.total, False)).words
+    early = f"{short}: the oldest images go earlier than their age" if short else ""
     yield Sign(
-        "disk", "wrong" if low else "ok",
+        "disk", "wrong" if low else "note" if short else "ok",
         f"{free_gib:.0f} of {disk.total / 2**30:.0f} GiB free",
-        "free some space: studies may be refused" if low else "",
+        "free some space: studies may be refused" if low else early,
     )  # fmt: skip
 
 

@@ -26,7 +26,10 @@ HAPPENED = {
     "newer_inputs": "superseded by newer images", "all_delivered": "every destination has it",
     "delivery_failed": "a delivery failed", "delivery_lost": "a destination lost it",
     "no_destination": "nobody receives results", "retry": "looked at anew",
-    "deliver_again": "sent again",
+    "deliver_again": "sent again", "images_removed": "images removed by retention",
+    "results_removed": "results removed by retention", "images_back": "removed images came again",
+    "late_image": "a late image changes nothing",
+    "came_with_other_bytes": "came again with other bytes",
 }  # fmt: skip
 """Events of a timeline in plain words."""
 
@@ -75,6 +78,8 @@ class StudyView:
     retry: str
     resend: bool
     moving: bool
+    removed: tuple[tuple[str, str], ...]
+    """What retention removed, and when."""
 
 
 def study_view(console: Console, study_uid: str) -> StudyView | None:
@@ -90,12 +95,19 @@ def study_view(console: Console, study_uid: str) -> StudyView | None:
     newest = rows[0]
     return StudyView(
         study_uid, revisions, events, _retry(newest), _resend(newest),
-        newest["state"] in _UNFINISHED,
+        newest["state"] in _UNFINISHED, _removed(newest),
     )  # fmt: skip
+
+
+def _removed(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    times = ((what, row[f"{what}_removed_at"]) for what in ("images", "results"))
+    return tuple((what, at) for what, at in times if at)
 
 
 def _retry(row: Mapping[str, Any]) -> str:
     """Return the word of the button that starts a study anew; empty: there is nothing to start."""
+    if row["images_removed_at"] and row["reason"] != Reason.DELIVERY_FAILED:
+        return ""
     if row["state"] == RevisionState.HELD:
         return "Release"
     failed = any(one["state"] == "failed" for made in row["results"] for one in made["deliveries"])
@@ -103,6 +115,8 @@ def _retry(row: Mapping[str, Any]) -> str:
 
 
 def _resend(row: Mapping[str, Any]) -> bool:
+    if row["results_removed_at"]:
+        return False
     states = [one["state"] for made in row["results"] for one in made["deliveries"]]
     return any(state in _ARRIVED for state in states) and row["state"] not in (
         RevisionState.HELD, RevisionState.SUPERSEDED,

@@ -46,6 +46,7 @@ def code(found: Element | None) -> tuple[str, str]:
         (AuditEvent.ASSOCIATION_REJECTED, "110113", "E", "110126"),
         (AuditEvent.NETWORK_CONFIGURATION, "110113", "E", "110128"),
         (AuditEvent.SOFTWARE_CONFIGURATION, "110113", "E", "110131"),
+        (AuditEvent.STUDY_DELETED, "110105", "D", None),
         (AuditEvent.DATABASE_REBUILT, "110113", "E", "110131"),
         (AuditEvent.RECORDS_LOST, "110113", "E", "110133"),
     ],

@@ -20,7 +20,7 @@ from dicom_node import durable
 from dicom_node.clock import ManualClock
 from dicom_node.domain.reasons import Reason
 from dicom_node.errors import InputProblem, StoreError
-from dicom_node.flow.health import Trouble, storage_state
+from dicom_node.flow.health import MIN_FREE_SHARE, Trouble, disk_of, storage_state
 from dicom_node.flow.ingest import Ingest
 from dicom_node.flow.recover import recover
 from dicom_node.flow.spool import read_stored, verify
@@ -138,6 +138,27 @@ def test_G1_R3_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path) -> N
     assert [row.sop_instance_uid for row in rows] == [*acknowledged, image.SOPInstanceUID]
     for row in rows:
         verify(node.data_dir, row)
+    node.ingest.stop()
+    node.store.close()
+
+
+def test_R3_room_is_kept_for_the_results_of_what_is_in_work(small_disk: Path) -> None:
+    node = Node(small_disk / "data", ManualClock())
+    assert node.send(mr_image()).status == 0
+    disk = disk_of(small_disk)
+    floor = int(MIN_FREE_SHARE * disk.total_bytes)
+    node.ingest.look()
+    assert node.ingest.health.studies_in_work == 1
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(disk.free_bytes - floor - floor // 2))
+    node.ingest.look()
+    assert storage_state(node.data_dir).trouble is Trouble.DISK_FULL
+    assert node.receive(mr_image(index=1)).status == 0xA700
+    node.store.hold_study(STUDY, Reason.IDENTITY_CONFLICT)  # nothing is in work any more
+    node.ingest.look()
+    node.ingest.look()
+    assert storage_state(node.data_dir).trouble is None
+    assert node.receive(mr_image(index=1)).status == 0
     node.ingest.stop()
     node.store.close()
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, func, select
 
 from dicom_node.clock import ManualClock
@@ -24,14 +25,17 @@ from dicom_node.domain.identity import Difference, Identity
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
 from dicom_node.domain.roles import ProcessRow
+from dicom_node.domain.retention import DAY_S, Rules, Sort
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
 from dicom_node.store.console_rows import StudyQuery
 from dicom_node.store.observation_rows import Observation
+from dicom_node.store.retention_rows import RetentionRules
 from dicom_node.store.rows import (
     AnnotationOutcome,
     Claim,
     Destination,
+    IngestOutcome,
     InstanceRow,
     Plan,
     ResultRow,
@@ -44,6 +48,7 @@ from dicom_node.store.store import Store
 PACS = Destination("pacs", ("sr", "seg-lesions"))
 OBJECTS = (("seg-lesions", "1.2.840.10008.5.1.4.1.1.66.4"), ("sr", "1.2.840.10008.5.1.4.1.1.88.34"))
 DIGEST = "d" * 64
+RULES = RetentionRules(Rules(dict.fromkeys(Sort, 30.0), 365.0, 3.0), frozenset())
 SEEN = Observation(Scanner("NORTH"), {"outcome": "analysed"}, "a" * 64)
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 
@@ -119,6 +124,50 @@ def live(store: Store, clock: ManualClock) -> Iterator[str]:
     yield from _watch(store)
     yield from _monitor(store, clock)
     yield from _console(store, clock)
+    yield from _retain(store, clock)
+
+
+def _retain(store: Store, clock: ManualClock) -> Iterator[str]:
+    store.add_instances([image("1.2.60", number, clock.now_s()) for number in (1, 2)])
+    clock.advance(20)
+    plan(store, "1.2.60")
+    store.finish_analysed(claim(store), made("1.2.60"), [PACS])
+    while claims := store.claim_deliveries("pacs", "d"):
+        for one in claims:
+            store.delivery_sent(one)
+    store.end_checks("pacs", "off")
+    clock.advance(400 * DAY_S)
+    assert store.take_turn("retention", "here", 60)
+    assert not store.take_turn("retention", "there", 60)
+    before_s = clock.now_s() - DAY_S
+    page = store.retention_page(images=True, before_s=before_s, after=None, limit=2)
+    store.retention_page(images=True, before_s=before_s, after=page[-1], limit=50)
+    store.stored_bytes()
+    store.studies_in_work()
+    for one in [*page, *store.retention_page(images=True, before_s=before_s, after=page[-1],
+                                             limit=50)]:  # fmt: skip
+        (kept,) = store.kept([one.study_id], frozenset())
+        store.kept([one.study_id], frozenset(), files=False)
+        if kept.study_uid == "1.2.60":
+            assert store.remove_due(one.study_id, RULES, pressed=True) is not None
+            yield "remove"
+    store.retention_page(images=False, before_s=before_s, after=None, limit=50)
+    for study_id in store.studies_with_removals():
+        while store.delete_removed(study_id, lambda _: None):
+            pass
+    (shown,) = store.studies_show("1.2.60")
+    assert shown["images_removed_at"] and shown["results_removed_at"]
+    yield "delete"
+    paths = {row.path for row in store.headers_of("1.2.60")}
+    assert store.removed_paths(sorted(paths)) == paths
+    with pytest.raises(NodeError, match="removed on"):
+        store.send_again("1.2.60")
+    store.note_late_image("1.2.60", "send all of them")
+    back = store.add_instance(image("1.2.60", 1, clock.now_s()))
+    assert back is IngestOutcome.RESTORED
+    assert len(store.removed_paths(sorted(paths))) == 1
+    yield "send again what was removed"
+    store.end_turn("retention", "here")
 
 
 def _monitor(store: Store, clock: ManualClock) -> Iterator[str]:
@@ -427,6 +476,10 @@ def counted(store: Store) -> dict[str, Any]:
     def count(db: Connection, table: Any) -> int:
         return int(db.execute(select(func.count()).select_from(table)).scalar_one())
 
+    def kept(db: Connection, what: Any) -> int:
+        found = select(what).select_from(instances).where(instances.c.removed_at.is_(None))
+        return int(db.execute(found).scalar_one() or 0)
+
     def by_state(db: Connection, table: Any) -> dict[str, int]:
         rows = db.execute(select(table.c.state, func.count()).group_by(table.c.state))
         return {row[0]: row[1] for row in rows}
@@ -434,9 +487,9 @@ def counted(store: Store) -> dict[str, Any]:
     with store._engine.connect() as db:
         return {
             "held": {
-                "studies": count(db, studies), "instances": count(db, instances),
+                "studies": count(db, studies), "instances": kept(db, func.count()),
                 "copies_aside": count(db, conflicts), "results": count(db, results),
-                "bytes": int(db.execute(select(func.sum(instances.c.size))).scalar_one() or 0),
+                "bytes": kept(db, func.sum(instances.c.size)),
             },
             "revisions": by_state(db, revisions),
             "deliveries": by_state(db, deliveries),

@@ -9,10 +9,11 @@ import pytest
 
 from dicom_node.clock import ManualClock
 from dicom_node.domain.account import Role
+from dicom_node.domain.retention import DAY_S
 from dicom_node.domain.states import RevisionState
 from dicom_node.store.console_rows import StudyQuery
 from dicom_node.store.store import Store
-from tests.store.life import PACS, claim, finish_deliveries, image, live, made, plan
+from tests.store.life import PACS, RULES, claim, finish_deliveries, image, live, made, plan
 from tests.web.conftest import Browser
 
 AsRole = Callable[[Role], Browser]
@@ -126,3 +127,20 @@ def test_a_report_without_a_result_keeps_its_state_when_it_is_sent_again(
     assert {d["state"] for r in row["results"] for d in r["deliveries"]} == {"pending"}
     finish_deliveries(lived)
     assert lived.studies_show(study)[0]["state"] == "not_analysable"
+
+
+def test_a_study_whose_images_are_removed_says_so(
+    store: Store, clock: ManualClock, as_role: AsRole
+) -> None:
+    study = delivered(store, clock, "1.2.70")
+    store.end_checks("pacs", "off")
+    clock.advance(40 * DAY_S)
+    (place,) = store.retention_page(images=True, before_s=clock.now_s(), after=None, limit=5)
+    assert store.remove_due(place.study_id, RULES) is not None
+    operator = as_role(Role.OPERATOR)
+    page = operator.get(f"/studies/{study}").text
+    assert "The images of this study were removed on" in page
+    assert "images removed by retention" in page
+    assert "Send again" in page, "the results are kept"
+    told = operator.get(f"/api/v1/studies/{study}").json()
+    assert told[0]["images_removed_at"] and not told[0]["results_removed_at"]
