@@ -175,6 +175,7 @@ class LogFile:
             raise _refused("open", path, error) from error
         try:
             if size is not None:
+                self.lock()  # nobody takes it for one that was left behind
                 self._fill(size)
             self.size = os.fstat(self._handle).st_size
         except OSError as error:
@@ -270,14 +271,18 @@ class LogFile:
             return False
         return True
 
-    def rename(self, path: Path) -> None:
-        """Give the file another name in its folder; a power cut may bring the old one back.
+    def rename(self, path: Path, *, durable: bool = False) -> None:
+        """Give the file another name in its folder.
+
+        A power cut may bring the old one back, unless it is made ``durable``.
 
         Raises:
             StoreError: the disk refused.
         """
         try:
             self.path.rename(path)
+            if durable:
+                fsync_folder(path.parent)
         except OSError as error:
             raise _refused("rename", self.path, error) from error
         self.path = path

@@ -7,6 +7,7 @@ between two steps, the records are still there, and to file a record again chang
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections import deque
@@ -21,7 +22,14 @@ from dicom_node.domain.annotation import ANNOTATION_CLASSES
 from dicom_node.durable import SyncBatch, ensure_dir
 from dicom_node.flow.health import StorageTrouble, Trouble
 from dicom_node.flow.journal import Journal, Record
-from dicom_node.flow.spool import IMAGE_CLASSES, SPOOL, Source, instance_row, parse_stored
+from dicom_node.flow.spool import (
+    IMAGE_CLASSES,
+    SPOOL,
+    Source,
+    instance_row,
+    parse_stored,
+    read_stored,
+)
 from dicom_node.results.recognise import is_own_object
 from dicom_node.store.rows import IngestOutcome, InstanceRow
 from dicom_node.store.store import Store
@@ -45,6 +53,8 @@ class Entry:
     header: InstanceHeader
     transfer_syntax_uid: str
     source: Source
+    left_over: bool = False
+    """found in the journal of a receiver that is gone"""
 
     def row(self) -> InstanceRow:
         """Build its row."""
@@ -194,9 +204,17 @@ class Filing:
         return True
 
     def _write_files(self, entries: Mapping[str, Entry]) -> None:
-        """Copy records to their paths and sync them; what a row counts on already is there."""
+        """Copy records to their paths and sync them; what a row counts on already is there.
+
+        Where a crash left a record, it is looked at: a second copy that came by another receiver
+        may have replaced the file, and a power cut may have kept that from the disk.
+        """
         known = self._store.known_paths(list(entries))
-        new = {path: entry.record for path, entry in entries.items() if path not in known}
+        new = {
+            path: entry.record
+            for path, entry in entries.items()
+            if path not in known or (entry.left_over and not self._is_whole(path, entry.record))
+        }
         if not new:
             return
         sync = SyncBatch(self._data_dir / SPOOL)
@@ -208,6 +226,14 @@ class Filing:
             sync.sync(self._data_dir / path for path in new)
         finally:
             sync.close()
+
+    def _is_whole(self, path: str, record: Record) -> bool:
+        try:
+            place = self._data_dir / path
+            data = place.read_bytes()[read_stored(place).dataset_offset :]
+        except (OSError, ValueError):
+            return False
+        return hashlib.sha256(data).hexdigest() == record.digest
 
     def file_leftovers(self) -> int:
         """File what a crash left in the journal; returns how many instances that were.
@@ -236,4 +262,4 @@ def read_entry(record: Record) -> Entry | None:
         header = read_header(record.read_data(), stored.transfer_syntax_uid)
     except (ValueError, HeaderError):
         return None
-    return Entry(record, header, stored.transfer_syntax_uid, stored.source)
+    return Entry(record, header, stored.transfer_syntax_uid, stored.source, left_over=True)

@@ -74,7 +74,8 @@ class Ingest:
         self._clock = clock
         ensure_dir(data_dir / SPOOL)
         self.health = Health(data_dir, clock)
-        self._journal = Journal(data_dir / JOURNAL, limits, self.health.failed)
+        self._limits = limits or JournalLimits()
+        self._journal = Journal(data_dir / JOURNAL, self._limits, self.health.failed)
         self._filing = Filing(store, data_dir, clock, self._journal, self.health.failed)
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._look_often, name="storage-watch", daemon=True)
@@ -142,7 +143,7 @@ class Ingest:
         self, header: InstanceHeader, data: bytes, transfer_syntax_uid: str, source: Source
     ) -> None:
         self._filing.check()
-        self.health.check(self._journal.waiting_bytes + len(data))
+        self.health.check(self._waiting_bytes + len(data))
         digest = hashlib.sha256(data).digest()
         head = file_header(
             header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid, source
@@ -150,12 +151,18 @@ class Ingest:
         record = self._journal.append(head, data, digest)
         self._filing.add(Entry(record, header, transfer_syntax_uid, source))
 
+    @property
+    def _waiting_bytes(self) -> int:
+        """What waits in the journals and needs its room in the spool too."""
+        return self._journal.waiting_bytes + self._limits.others_bytes
+
     def look(self) -> None:
         """See whether an instance could be stored now; what keeps it from that is shown to all."""
         try:
+            if self._limits.writers > 1:
+                self._look_at_others()
             self._filing.check()
-            # what waits in the journal needs its room in the spool too
-            self.health.check(self._journal.waiting_bytes)
+            self.health.check(self._waiting_bytes)
             if self.health.trouble is not None:
                 self._journal.probe()
         except (StoreError, OSError) as error:
@@ -163,6 +170,12 @@ class Ingest:
         else:
             if not self._filing.failing:
                 self.health.well()
+
+    def _look_at_others(self) -> None:
+        """File what a receiver left that is gone; a sync that failed is the trouble of all."""
+        self.health.share_failed_sync()
+        if restored := self._filing.file_leftovers():
+            log.warning("instances filed from the journal", extra={"instances": restored})
 
     def _look_often(self) -> None:
         while not self._stop.wait(WATCH_S):

@@ -19,18 +19,23 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dicom_node.clock import SystemClock
 from dicom_node.crash_points import fault
 from dicom_node.durable import LogFile, ensure_dir, remove
 from dicom_node.errors import StoreError
 from dicom_node.flow.health import StorageTrouble, Trouble
 
 log = logging.getLogger(__name__)
+_CLOCK = SystemClock()
 
 PAGE = 4096
 _SUFFIX = ".log"
+_MAKING = ".making"
+_LEAST_LOG_BYTES = 2**20
+_LEFT_AT_A_TIME = 1000
 _MAGIC = b"PDNLOG1\n"
 _MARK = b"PDNREC1\n"
 _HEADER = struct.Struct("<8s16sI")  # magic, generation, CRC-32 of both
@@ -55,6 +60,20 @@ class JournalLimits:
     """emptied logs kept for the next use"""
     wait_s: float = 10.0
     """for room"""
+    writers: int = 1
+    """receivers of this node that write journals beside each other; the other bounds are of each"""
+
+    @property
+    def others_bytes(self) -> int:
+        """What may wait in the journals of the others."""
+        return (self.writers - 1) * self.total_bytes
+
+    def shared(self, writers: int) -> JournalLimits:
+        """Return the bounds of each of several receivers that keep these together."""
+        return replace(
+            self, writers=writers, total_bytes=self.total_bytes // writers,
+            log_bytes=max(_LEAST_LOG_BYTES, self.log_bytes // writers // PAGE * PAGE),
+        )  # fmt: skip
 
 
 @dataclass
@@ -195,7 +214,8 @@ class Journal:
         target = self._active
         if target is None or target.file.broken or target.end + size > target.file.size:
             target = self._next(size)
-        self._sequence += 1
+        # the time: what several receivers left is filed in order of arrival
+        self._sequence = max(self._sequence + 1, int(_CLOCK.now_s() * 1e6))
         fixed = _RECORD.pack(
             _MARK, target.generation, self._sequence, len(head), len(data), digest
         )  # fmt: skip
@@ -235,8 +255,14 @@ class Journal:
         return self._active
 
     def _make(self, size: int) -> LogFile:
-        file = LogFile(self._folder / f"{os.urandom(8).hex()}{_SUFFIX}", size)
-        file.lock()
+        """Make a log. It has its name when it is ours and whole: others look for leftovers."""
+        name = os.urandom(8).hex()
+        file = LogFile(self._folder / f"{name}{_MAKING}", size)
+        try:
+            file.rename(self._folder / f"{name}{_SUFFIX}", durable=True)
+        except StoreError:
+            file.close()
+            raise
         self._open.add(file)
         return file
 
@@ -292,35 +318,46 @@ class Journal:
 
     def _drop(self, file: LogFile) -> None:
         self._open.discard(file)
-        file.close()
         try:
-            remove(file.path)
+            remove(file.path)  # before it is let go, or another receiver finds it
         except StoreError as error:
             log.error("journal log cannot be deleted", extra={"problem": str(error)})
+        file.close()
 
     def leftovers(self) -> Iterator[list[Record]]:
-        """Yield what a crash left, log by log in order of arrival; each log is emptied after.
+        """Yield what a crash left, in order of arrival; a log is emptied when all of it is filed.
 
-        Only before the first ``append``.
+        The logs of receivers that live are theirs.
         """
-        found = []
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            file = LogFile(path)
-            if not file.lock():
-                file.close()  # another receiver's
-                continue
-            found.append(read_log(file))
-        order = sorted(found, key=lambda pair: pair[1][0].sequence if pair[1] else 0)
-        self._open.update(used.file for used, _ in order)
-        for used, records in order:
-            used.closed = True
-            used.written = len(records)
-            self._waiting_bytes += sum(record.size for record in records)
-            if records:
-                yield records
-            else:
-                with self._lock:
+        found = [read_log(file) for file in self._logs_of_nobody(_SUFFIX)]
+        with self._lock:
+            self._open.update(used.file for used, _ in found)
+            for used, records in found:
+                used.closed = True
+                used.written = len(records)
+                self._waiting_bytes += sum(record.size for record in records)
+                if not records:
                     self._take_back(used.file)
+        for file in self._logs_of_nobody(_MAKING):
+            if file.size:  # or it is about to be locked by who makes it
+                remove(file.path)
+            file.close()
+        whole = sorted((r for _, records in found for r in records), key=lambda r: r.sequence)
+        for start in range(0, len(whole), _LEFT_AT_A_TIME):
+            yield whole[start : start + _LEFT_AT_A_TIME]
+
+    def _logs_of_nobody(self, suffix: str) -> Iterator[LogFile]:
+        """Take the logs whose receiver is gone."""
+        with self._lock:
+            ours = {file.path for file in self._open}
+        for path in sorted(self._folder.glob(f"*{suffix}")):
+            file = None if path in ours else _opened(path)
+            if file is None:
+                continue
+            if file.lock() and path.exists():
+                yield file
+            else:
+                file.close()
 
     def close(self) -> None:
         """Close the logs. What is not filed stays in them for the next start."""
@@ -330,6 +367,15 @@ class Journal:
             self._open.clear()
             self._empty = []
             self._active = None
+
+
+def _opened(path: Path) -> LogFile | None:
+    try:
+        return LogFile(path)
+    except StoreError:
+        if path.exists():
+            raise
+        return None  # its receiver has just deleted it
 
 
 def read_log(file: LogFile) -> tuple[Log, list[Record]]:
