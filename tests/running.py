@@ -212,14 +212,20 @@ def pacs_peer(
 
 
 class ReceiverUnderTest:
-    """The receiver process alone, on a data folder of its own: for kills, tracing and timing."""
+    """The receiver alone, on a data folder of its own: for kills, tracing and timing.
 
-    def __init__(self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",)) -> None:
+    ``receivers``: how many processes it is; with several, ``pid`` is the one that accepts.
+    """
+
+    def __init__(
+        self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",), receivers: int = 1
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config_file = folder / "node.toml"
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._receivers = receivers
         self._write_config(0, calling_aes)
         self._calling_aes = calling_aes
         self.data_dir.mkdir(exist_ok=True)
@@ -230,7 +236,10 @@ class ReceiverUnderTest:
             f'[[peers]]\nname = "{ae.lower()}"\nae_title = "{ae}"\nhost = "127.0.0.1"\n'
             for ae in calling_aes
         )
-        node = f'[node]\nport = {port}\ndata_dir = "{self.folder}/data"\n'
+        node = (
+            f'[node]\nport = {port}\ndata_dir = "{self.folder}/data"\n'
+            f"receivers = {self._receivers}\n"
+        )
         self.config_file.write_text(node + peers, encoding="utf-8")
 
     @property
@@ -263,6 +272,11 @@ class ReceiverUnderTest:
         assert self._process is not None
         return self._process.pid
 
+    def children(self) -> list[int]:
+        """Process ids of those that receive for it, the oldest first."""
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
     def kill(self) -> None:
         """Kill -9."""
         assert self._process is not None
@@ -285,8 +299,10 @@ class ReceiverUnderTest:
 class ForkedReceiver(ReceiverUnderTest):
     """As its base class, but started in a tenth of the time, and killable before it is ready."""
 
-    def __init__(self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",)) -> None:
-        super().__init__(folder, calling_aes)
+    def __init__(
+        self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",), receivers: int = 1
+    ) -> None:
+        super().__init__(folder, calling_aes, receivers)
         with (folder / "receiver.log").open("ab") as log:
             self._parent = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.forks", str(self.config_file)],
