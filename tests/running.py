@@ -283,17 +283,23 @@ class ReceiverUnderTest:
         self._process.kill()
         self._collect()
 
-    def stop(self) -> None:
-        """SIGTERM: what is received is filed, then the process ends."""
+    def set_receivers(self, count: int) -> None:
+        """Let it be so many processes from its next start on."""
+        self._receivers = count
+        self._write_config(self.port, self._calling_aes)
+
+    def stop(self) -> int:
+        """SIGTERM: what is received is filed, then the process ends; returns its exit status."""
         assert self._process is not None
         self._process.terminate()
-        self._collect()
+        return self._collect()
 
-    def _collect(self) -> None:
+    def _collect(self) -> int:
         assert self._process is not None and self._process.stdout is not None
-        self._process.wait(60)
+        status = self._process.wait(60)
         self._process.stdout.close()
         self._process = None
+        return status
 
 
 class ForkedReceiver(ReceiverUnderTest):
@@ -331,9 +337,9 @@ class ForkedReceiver(ReceiverUnderTest):
         """Kill -9, ready or not."""
         self._end(signal.SIGKILL)
 
-    def stop(self) -> None:
-        """SIGTERM: what is received is filed, then the process ends."""
-        self._end(signal.SIGTERM)
+    def stop(self) -> int:
+        """SIGTERM: what is received is filed, then the process ends; returns its exit status."""
+        return self._end(signal.SIGTERM)
 
     def close(self) -> None:
         """End the program that forks."""
@@ -342,10 +348,10 @@ class ForkedReceiver(ReceiverUnderTest):
                 stream.close()
         self._parent.wait(60)
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int) -> int:
         os.kill(self._pid, number)
         self._order("reap")
-        self._told("status")
+        return self._told("status")
 
     def _order(self, text: str) -> None:
         assert self._parent.stdin is not None

@@ -33,7 +33,7 @@ _CLOCK = SystemClock()
 
 PAGE = 4096
 _SUFFIX = ".log"
-_MAKING = ".making"
+_MAKING = "new-"
 _LEAST_LOG_BYTES = 2**20
 _LEFT_AT_A_TIME = 1000
 _MAGIC = b"PDNLOG1\n"
@@ -257,7 +257,7 @@ class Journal:
     def _make(self, size: int) -> LogFile:
         """Make a log. It has its name when it is ours and whole: others look for leftovers."""
         name = os.urandom(8).hex()
-        file = LogFile(self._folder / f"{name}{_MAKING}", size)
+        file = LogFile(self._folder / f"{_MAKING}{name}{_SUFFIX}", size)
         try:
             file.rename(self._folder / f"{name}{_SUFFIX}", durable=True)
         except StoreError:
@@ -329,7 +329,7 @@ class Journal:
 
         The logs of receivers that live are theirs.
         """
-        found = [read_log(file) for file in self._logs_of_nobody(_SUFFIX)]
+        found = [read_log(file) for file in self._logs_of_nobody()]
         with self._lock:
             self._open.update(used.file for used, _ in found)
             for used, records in found:
@@ -338,7 +338,7 @@ class Journal:
                 self._waiting_bytes += sum(record.size for record in records)
                 if not records:
                     self._take_back(used.file)
-        for file in self._logs_of_nobody(_MAKING):
+        for file in self._logs_of_nobody(unmade=True):
             if file.size:  # or it is about to be locked by who makes it
                 remove(file.path)
             file.close()
@@ -346,12 +346,14 @@ class Journal:
         for start in range(0, len(whole), _LEFT_AT_A_TIME):
             yield whole[start : start + _LEFT_AT_A_TIME]
 
-    def _logs_of_nobody(self, suffix: str) -> Iterator[LogFile]:
-        """Take the logs whose receiver is gone."""
+    def _logs_of_nobody(self, *, unmade: bool = False) -> Iterator[LogFile]:
+        """Take the logs whose receiver is gone; or those that were never whole."""
         with self._lock:
             ours = {file.path for file in self._open}
-        for path in sorted(self._folder.glob(f"*{suffix}")):
-            file = None if path in ours else _opened(path)
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            if path in ours or path.name.startswith(_MAKING) is not unmade:
+                continue
+            file = _opened(path)
             if file is None:
                 continue
             if file.lock() and path.exists():

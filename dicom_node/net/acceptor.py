@@ -70,21 +70,20 @@ class Places(Connections):
     """All connections of the node, whichever process has them."""
 
     def __init__(self, limits: ServerLimits) -> None:
-        super().__init__(limits, self._is_source)
+        super().__init__(limits, self.is_source)
         self.sources: tuple[Network, ...] = ()
         self._places: dict[int, Place] = {}
         self._last = 0
 
-    def _is_source(self, address: str) -> bool:
+    def is_source(self, address: str) -> bool:
+        """Whether a peer sends from an address, as far as the receivers have told."""
         parsed = parse_address(address)
         return any(parsed in block for block in self.sources)
 
     def place(self, address: str, request: socket.socket, handler: Handler) -> Place:
         """Count a connection from now on."""
         self._last += 1
-        place = Place(
-            address, self._is_source(address), request, number=self._last, handler=handler
-        )
+        place = Place(address, self.is_source(address), request, number=self._last, handler=handler)
         self._places[place.number] = place
         with self._lock:
             self._here.append(place)
@@ -123,6 +122,7 @@ class Acceptor:
         self._selector = selectors.DefaultSelector()
         self._ports: list[tuple[socket.socket, bool]] = []
         self._listening = False
+        self._asking: list[tuple[Handler, Message]] = []
         self.places = Places(self._limits)
         self.handlers: list[Handler] = []
 
@@ -207,6 +207,18 @@ class Acceptor:
                     key.data.line.flush()
                 if events & selectors.EVENT_READ:
                     self._hear(key.data)
+        self._answer()
+
+    def _answer(self) -> None:
+        """Answer who asked. What others told before they asked is heard first."""
+        while self._asking:
+            asked, self._asking = self._asking, []
+            for handler in list(self.handlers):
+                self._hear(handler)
+            for handler, message in asked:
+                place = self.places.find(message.number)
+                may = place is not None and self.places.let_in(place, message.items[0])
+                handler.line.post(Message(What.ANSWER, message.number, may))
 
     def _accept(self, port: socket.socket, over_tls: bool) -> None:
         try:
@@ -249,9 +261,7 @@ class Acceptor:
         elif message.what is What.SOURCES:
             self.places.sources = tuple(ipaddress.ip_network(text) for text in message.items)
         elif message.what is What.ASK:
-            place = self.places.find(message.number)
-            may = place is not None and self.places.let_in(place, message.items[0])
-            handler.line.post(Message(What.ANSWER, message.number, may))
+            self._asking.append((handler, message))
         elif (place := self.places.find(message.number)) is None:
             return  # it had to give way
         elif message.what is What.OVER:

@@ -142,6 +142,9 @@ class Connections:
             most.held_bytes = 0  # what it holds is freed: nobody else has to go for it
             return most
 
+    def ending(self, connection: Connection) -> None:
+        """Note that an association ends in order; its peer may ask for the next at once."""
+
     def forget(self, connection: Connection) -> None:
         """Note that a connection holds nothing any longer: its request is answered."""
         connection.held_bytes = 0
@@ -208,3 +211,7 @@ class SharedBounds:
     def answered(self) -> None:
         """Note that nothing is held any longer."""
         self._connections.forget(self._connection)
+
+    def ending(self) -> None:
+        """Note that the association ends in order."""
+        self._connections.ending(self._connection)

@@ -63,6 +63,7 @@ class _Lent:
     connection: Connection
     told_bytes: int = 0
     stood: bool = False
+    over: bool = False
     may_stand: bool = False
     answered: threading.Event = field(default_factory=threading.Event)
 
@@ -123,6 +124,13 @@ class LentConnections(Connections):
         self._tell_held(connection, held_bytes // _STEP_BYTES * _STEP_BYTES)
         return None
 
+    def ending(self, connection: Connection) -> None:
+        """Tell that an association ends, before its peer is answered and asks for the next."""
+        lent = self.lent(connection.number)
+        if lent is not None and not lent.over:
+            lent.over = True
+            self._line.send(Message(What.OVER, connection.number))
+
     def forget(self, connection: Connection) -> None:
         """Note that a connection holds nothing any longer."""
         super().forget(connection)
@@ -140,8 +148,8 @@ class LentConnections(Connections):
             for number, lent in list(self._lent.items()):
                 if lent.connection.is_established:
                     lent.stood = True
-                elif lent.stood:
-                    lent.stood = False
+                elif lent.stood and not lent.over:
+                    lent.over = True
                     self._line.send(Message(What.OVER, number))
                 if not lent.connection.is_alive:
                     del self._lent[number]
@@ -159,10 +167,12 @@ class LentReceiver(Receiver):
         store: Store,
         ingest: Accepts,
         clock: Clock,
-        line: Line,
+        limits: ServerLimits | None = None,
         audit: Audits | None = None,
+        *,
+        line: Line,
     ) -> None:
-        super().__init__(config, store, ingest, clock, audit=audit)
+        super().__init__(config, store, ingest, clock, limits, audit)
         self._line = line
         self._here = LentConnections(self._limits, line)
         self._connections = self._here

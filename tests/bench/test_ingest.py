@@ -43,7 +43,7 @@ class Running:
     pid: int
     port: int
     ae_title: str
-    stop: Callable[[], None]
+    stop: Callable[[], object]
     database_url: str = ""
 
 
