@@ -33,6 +33,15 @@ def wait_until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
     raise AssertionError(f"not within {limit_s:g} s: {what}")
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, waited for or not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"
+
+
 class NodeUnderTest:
     """One configuration and data folder; the node on it can be started, stopped and killed."""
 

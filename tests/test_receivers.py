@@ -23,7 +23,7 @@ from dicom_node.store.store import Store
 from tests.flow.conftest import encoded, mr_image
 from tests.net.conftest import wait_for
 from tests.net.wire import Wire, pdata, pdu, status_of, store_rq
-from tests.running import ReceiverUnderTest
+from tests.running import ReceiverUnderTest, is_gone
 
 STUDY = "1.2.826.0.1.3680043.8.498.20"
 PDU_BYTES = 16_000
@@ -60,15 +60,6 @@ def rows(receiver: ReceiverUnderTest) -> int:
         return len(store.instances_of(STUDY))
     finally:
         store.close()
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    return state == "Z"
 
 
 def journals_of(pid: int) -> set[str]:
