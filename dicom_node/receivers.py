@@ -196,7 +196,9 @@ def receive(config: NodeConfig, line: Line, stop: threading.Event) -> None:
     audit.start()
     ingest = Ingest(store, config.node.data_dir, clock, _limits(config))
     ingest.start()
-    receiver = LentReceiver(config, store, ingest, clock, audit=audit, line=line)
+    receiver = LentReceiver(
+        config, store, ingest, clock, audit=audit, line=line, broken=stop.set
+    )  # fmt: skip
     receiver.start()
     stop.wait()
     receiver.stop()

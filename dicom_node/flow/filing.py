@@ -241,7 +241,7 @@ class Filing:
         Raises:
             StoreError: disk or database refused.
         """
-        count = 0
+        count, failed = 0, None
         for records in self._journal.leftovers():
             for record in records:
                 entry = read_entry(record)
@@ -251,7 +251,13 @@ class Filing:
                     continue
                 self._queue.append(entry)
                 count += 1
-            self.file_all()
+            try:
+                if failed is None:
+                    self.file_all()
+            except Exception as error:
+                failed = error  # the rest is queued too: nobody would look for it again
+        if failed is not None:
+            raise failed
         return count
 
 

@@ -12,6 +12,7 @@ import logging
 import select
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -171,9 +172,12 @@ class LentReceiver(Receiver):
         audit: Audits | None = None,
         *,
         line: Line,
+        broken: Callable[[], None] | None = None,
     ) -> None:
+        """As the base class; ``broken`` is called where the line ends before ``stop``."""
         super().__init__(config, store, ingest, clock, limits, audit)
         self._line = line
+        self._broken = broken or (lambda: None)
         self._here = LentConnections(self._limits, line)
         self._connections = self._here
         self._servers: dict[bool, LentServer] = {}
@@ -218,18 +222,23 @@ class LentReceiver(Receiver):
                 if select.select([self._line], [], [], _POLL_S)[0]:
                     received = self._line.receive()
                     if received is None:
-                        return  # who accepts is gone, and with it this process
+                        return  # who accepts is gone
                     self._do(*received)
                 self._here.tell_changes()
                 self._tell_sources()
                 for server in self._servers.values():
                     server.service_actions()
-        except OSError:
+        except Exception:
             log.exception("the line to the accepting process broke")
+        finally:
+            if not self._stopping.is_set():
+                self._broken()
 
     def _do(self, message: Message, carried: socket.socket | None) -> None:
-        if message.what is What.TAKE and carried is not None:
-            self._take(message, carried)
+        if message.what is What.TAKE:
+            if carried is not None:  # or there are no descriptors left
+                self._take(message, carried)
+            self._here.not_entered(message.number)
         elif message.what is What.REFUSED:
             address, why = message.items
             self._scp.on_refused_connection(address, Refusal(why), "")
@@ -248,4 +257,3 @@ class LentReceiver(Receiver):
         self._access.is_source(host)  # looks at the peers again, where it is time to
         self._here.expect(message.number)
         self._servers[bool(message.value)].take(request, (host, *map(int, rest)))
-        self._here.not_entered(message.number)
