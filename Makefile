@@ -26,6 +26,7 @@ interop: $(VENV)/.test-installed
 # lets a run of it that was stopped go on.
 faults: $(VENV)/.test-installed
 	FAULT_KILLS=$${FAULT_KILLS:-100} FAULT_RECEIVER_KILLS=$${FAULT_RECEIVER_KILLS:-3000} \
+	    FAULT_RECEIVERS_KILLS=$${FAULT_RECEIVERS_KILLS:-1000} \
 	    FAULT_CRASHES=$${FAULT_CRASHES:-50} FAULT_NETWORK=$${FAULT_NETWORK:-1000} \
 	    $(BIN)/python -m pytest -s -m faults --timeout 14400
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
 from dicom_node.config_values import AeTitle, AuditPatient, Plaintext, Port, Section
+
+MOST_RECEIVERS = 16
+AUTO_RECEIVERS = 4
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: containers and services may be given fewer
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class NodeSection(Section):
@@ -23,6 +34,17 @@ class NodeSection(Section):
     database: str = Field(
         "", description="empty: SQLite in data_dir; else a SQLAlchemy URL (PostgreSQL)"
     )
+    receivers: int = Field(
+        1,
+        ge=0,
+        le=MOST_RECEIVERS,
+        description="processes that receive, behind one port; 0: one for each core, at most 4",
+    )
+
+    @property
+    def receiver_count(self) -> int:
+        """How many processes receive."""
+        return self.receivers or min(cores(), AUTO_RECEIVERS)
 
 
 class TlsSection(Section):

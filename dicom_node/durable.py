@@ -180,7 +180,7 @@ def file_system_time_s(folder: Path) -> float:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise _refused("write", probe, error) from error
+        raise refused("write", probe, error) from error
 
 
 class LogFile:
@@ -205,6 +205,7 @@ class LogFile:
             raise refused("open", path, error) from error
         try:
             if size is not None:
+                self.lock()  # nobody takes it for one that was left behind
                 self._fill(size)
             self.size = os.fstat(self._handle).st_size
         except OSError as error:
@@ -307,14 +308,18 @@ class LogFile:
         except FileNotFoundError:
             return False
 
-    def rename(self, path: Path) -> None:
-        """Give the file another name in its folder; a power cut may bring the old one back.
+    def rename(self, path: Path, *, durable: bool = False) -> None:
+        """Give the file another name in its folder.
+
+        A power cut may bring the old one back, unless it is made ``durable``.
 
         Raises:
             StoreError: the disk refused.
         """
         try:
             self.path.rename(path)
+            if durable:
+                fsync_folder(path.parent)
         except OSError as error:
             raise refused("rename", self.path, error) from error
         self.path = path

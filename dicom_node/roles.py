@@ -31,10 +31,15 @@ Ports = dict[str, int]
 
 def die_with_parent() -> None:
     """Ask the kernel (Linux) to end this process when its parent dies."""
+    parent = os.environ.get(PARENT_ENV)
+    die_with(os.getppid() if parent is None else int(parent))
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel (Linux) to end this process when its parent, which has this id, dies."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    parent = os.environ.get(PARENT_ENV)
-    if parent is not None and os.getppid() != int(parent):
+    if os.getppid() != parent:
         os._exit(1)  # the parent died before the request took effect
 
 
@@ -67,6 +72,8 @@ def stop_event() -> threading.Event:
 
 def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     """C-ECHO and C-STORE SCP."""
+    if config.node.receiver_count > 1:
+        return _run_receivers(_with_ports(config, ports), announce)
     from dicom_node.flow.adopt import Adoption
     from dicom_node.flow.audit import AuditTrail
     from dicom_node.flow.ingest import Ingest
@@ -88,23 +95,9 @@ def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     adopting.start()
     receiver = Receiver(config, store, ingest, clock, audit=audit)
     receiver.start()
-    opened = {
-        "port": (receiver.plain_port, "DICOM", config.node.bind),
-        "tls_port": (receiver.tls_port, "TLS DICOM", config.tls.bind or config.node.bind),
-    }
-    bound = {name: port for name, (port, _, _) in opened.items() if port is not None}
-    pulse = Pulse(store, clock, "receiver", ports=bound)
+    pulse = Pulse(store, clock, "receiver", ports=_bound(receiver.plain_port, receiver.tls_port))
     pulse.start()
-    announce(
-        bound
-        | {
-            "describe": [
-                f"{kind} {config.node.ae_title} on {address}:{port}"
-                for port, kind, address in opened.values()
-                if port is not None
-            ]
-        }
-    )
+    announce(_ports_open(config, receiver.plain_port, receiver.tls_port))
     stop.wait()
     pulse.stop()
     receiver.stop()
@@ -112,6 +105,35 @@ def run_receiver(config: NodeConfig, ports: Ports, announce: Announce) -> None:
     adopting.join(timeout=5.0)
     audit.close()
     store.close()
+
+
+def _run_receivers(config: NodeConfig, announce: Announce) -> None:
+    from dicom_node.net.listening import Listener
+    from dicom_node.receivers import Receivers
+
+    def opened(ports: list[tuple[Listener, int]]) -> None:
+        found = {listener.context is not None: port for listener, port in ports}
+        announce(_ports_open(config, found.get(False), found.get(True)))
+
+    Receivers(config, die_with, stop_event).run(opened)
+
+
+def _bound(plain: int | None, tls: int | None) -> Ports:
+    """Return the ports that are open."""
+    return {name: n for name, n in (("port", plain), ("tls_port", tls)) if n is not None}
+
+
+def _ports_open(config: NodeConfig, plain: int | None, tls: int | None) -> dict[str, object]:
+    opened = {
+        "port": (plain, "DICOM", config.node.bind),
+        "tls_port": (tls, "TLS DICOM", config.tls.bind or config.node.bind),
+    }
+    described = [
+        f"{kind} {config.node.ae_title} on {address}:{port}"
+        for port, kind, address in opened.values()
+        if port is not None
+    ]
+    return {**_bound(plain, tls), "describe": described}
 
 
 def _with_ports(config: NodeConfig, ports: Ports) -> NodeConfig:
@@ -151,11 +173,11 @@ def run_delivery(config: NodeConfig, _ports: Ports, announce: Announce) -> None:
     from dicom_node.flow.forward import Forwarder
     from dicom_node.flow.messages import Messenger
     from dicom_node.flow.pledge import PledgeLoop
+    from dicom_node.flow.retention import Retention
     from dicom_node.flow.watch import Watch
     from dicom_node.path_canary import PathCanary
     from dicom_node.pulse import Progress, Pulse
     from dicom_node.store.shared_clock import clock_of
-    from dicom_node.flow.retention import Retention
     from dicom_node.store.store import Store
 
     stop = stop_event()

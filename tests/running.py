@@ -34,6 +34,15 @@ def wait_until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
     raise AssertionError(f"not within {limit_s:g} s: {what}")
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, waited for or not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"
+
+
 class NodeUnderTest:
     """One configuration and data folder; the node on it can be started, stopped and killed."""
 
@@ -219,14 +228,20 @@ def pacs_peer(
 
 
 class ReceiverUnderTest:
-    """The receiver process alone, on a data folder of its own: for kills, tracing and timing."""
+    """The receiver alone, on a data folder of its own: for kills, tracing and timing.
 
-    def __init__(self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",)) -> None:
+    ``receivers``: how many processes it is; with several, ``pid`` is the one that accepts.
+    """
+
+    def __init__(
+        self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",), receivers: int = 1
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config_file = folder / "node.toml"
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._receivers = receivers
         self._write_config(0, calling_aes)
         self._calling_aes = calling_aes
         self.data_dir.mkdir(exist_ok=True)
@@ -237,7 +252,10 @@ class ReceiverUnderTest:
             f'[[peers]]\nname = "{ae.lower()}"\nae_title = "{ae}"\nhost = "127.0.0.1"\n'
             for ae in calling_aes
         )
-        node = f'[node]\nport = {port}\ndata_dir = "{self.folder}/data"\n'
+        node = (
+            f'[node]\nport = {port}\ndata_dir = "{self.folder}/data"\n'
+            f"receivers = {self._receivers}\n"
+        )
         self.config_file.write_text(node + peers, encoding="utf-8")
 
     @property
@@ -270,30 +288,43 @@ class ReceiverUnderTest:
         assert self._process is not None
         return self._process.pid
 
+    def children(self) -> list[int]:
+        """Process ids of those that receive for it, the oldest first."""
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
     def kill(self) -> None:
         """Kill -9."""
         assert self._process is not None
         self._process.kill()
         self._collect()
 
-    def stop(self) -> None:
-        """SIGTERM: what is received is filed, then the process ends."""
+    def set_receivers(self, count: int) -> None:
+        """Let it be so many processes from its next start on."""
+        self._receivers = count
+        self._write_config(self.port, self._calling_aes)
+
+    def stop(self) -> int:
+        """SIGTERM: what is received is filed, then the process ends; returns its exit status."""
         assert self._process is not None
         self._process.terminate()
-        self._collect()
+        return self._collect()
 
-    def _collect(self) -> None:
+    def _collect(self) -> int:
         assert self._process is not None and self._process.stdout is not None
-        self._process.wait(60)
+        status = self._process.wait(60)
         self._process.stdout.close()
         self._process = None
+        return status
 
 
 class ForkedReceiver(ReceiverUnderTest):
     """As its base class, but started in a tenth of the time, and killable before it is ready."""
 
-    def __init__(self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",)) -> None:
-        super().__init__(folder, calling_aes)
+    def __init__(
+        self, folder: Path, calling_aes: tuple[str, ...] = ("PACS",), receivers: int = 1
+    ) -> None:
+        super().__init__(folder, calling_aes, receivers)
         with (folder / "receiver.log").open("ab") as log:
             self._parent = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.forks", str(self.config_file)],
@@ -322,9 +353,9 @@ class ForkedReceiver(ReceiverUnderTest):
         """Kill -9, ready or not."""
         self._end(signal.SIGKILL)
 
-    def stop(self) -> None:
-        """SIGTERM: what is received is filed, then the process ends."""
-        self._end(signal.SIGTERM)
+    def stop(self) -> int:
+        """SIGTERM: what is received is filed, then the process ends; returns its exit status."""
+        return self._end(signal.SIGTERM)
 
     def close(self) -> None:
         """End the program that forks."""
@@ -333,10 +364,10 @@ class ForkedReceiver(ReceiverUnderTest):
                 stream.close()
         self._parent.wait(60)
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int) -> int:
         os.kill(self._pid, number)
         self._order("reap")
-        self._told("status")
+        return self._told("status")
 
     def _order(self, text: str) -> None:
         assert self._parent.stdin is not None

@@ -7,6 +7,7 @@ between two steps, the records are still there, and to file a record again chang
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections import deque
@@ -22,7 +23,14 @@ from dicom_node.durable import SyncBatch, ensure_dir
 from dicom_node.errors import StoreError
 from dicom_node.flow.health import StorageTrouble, Trouble
 from dicom_node.flow.journal import Journal, Record
-from dicom_node.flow.spool import IMAGE_CLASSES, SPOOL, Source, instance_row, parse_stored
+from dicom_node.flow.spool import (
+    IMAGE_CLASSES,
+    SPOOL,
+    Source,
+    instance_row,
+    parse_stored,
+    read_stored,
+)
 from dicom_node.results.recognise import is_own_object
 from dicom_node.store.rows import IngestOutcome, InstanceRow
 from dicom_node.store.store import Store
@@ -46,6 +54,8 @@ class Entry:
     header: InstanceHeader
     transfer_syntax_uid: str
     source: Source
+    left_over: bool = False
+    """found in the journal of a receiver that is gone"""
 
     def row(self) -> InstanceRow:
         """Build its row."""
@@ -204,12 +214,18 @@ class Filing:
         return True
 
     def _write_files(self, entries: Mapping[str, Entry]) -> None:
-        """Copy records to their paths and sync them; what is there, and has a row, stays."""
+        """Copy records to their paths and sync them; what a row counts on already is there.
+
+        Where a crash left a record, it is looked at: a second copy that came by another receiver
+        may have replaced the file, and a power cut may have kept that from the disk.
+        """
         known = self._store.known_paths(list(entries)) if entries else set()
         new = {
             path: entry.record
             for path, entry in entries.items()
-            if path not in known or not (self._data_dir / path).is_file()
+            if path not in known
+            or not (self._data_dir / path).is_file()
+            or (entry.left_over and not self._is_whole(path, entry.record))
         }
         if not new:
             return
@@ -234,13 +250,21 @@ class Filing:
             else:
                 return
 
+    def _is_whole(self, path: str, record: Record) -> bool:
+        try:
+            place = self._data_dir / path
+            data = place.read_bytes()[read_stored(place).dataset_offset :]
+        except (OSError, ValueError):
+            return False
+        return hashlib.sha256(data).hexdigest() == record.digest
+
     def file_leftovers(self) -> int:
         """File what a crash left in the journal; returns how many instances that were.
 
         Raises:
             StoreError: disk or database refused.
         """
-        count = 0
+        count, failed = 0, None
         for records in self._journal.leftovers():
             for record in records:
                 entry = read_entry(record)
@@ -250,7 +274,13 @@ class Filing:
                     continue
                 self._queue.append(entry)
                 count += 1
-            self.file_all()
+            try:
+                if failed is None:
+                    self.file_all()
+            except Exception as error:
+                failed = error  # the rest is queued too: nobody would look for it again
+        if failed is not None:
+            raise failed
         return count
 
 
@@ -261,4 +291,4 @@ def read_entry(record: Record) -> Entry | None:
         header = read_header(record.read_data(), stored.transfer_syntax_uid)
     except (ValueError, HeaderError):
         return None
-    return Entry(record, header, stored.transfer_syntax_uid, stored.source)
+    return Entry(record, header, stored.transfer_syntax_uid, stored.source, left_over=True)

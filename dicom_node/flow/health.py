@@ -160,8 +160,9 @@ class Health:
         """
         ensure_dir(self._folder)
         for path in self._folder.glob(f"*{_SUFFIX}"):
-            if _read_note(path) is None:
-                remove(path)
+            with contextlib.suppress(FileNotFoundError):  # another receiver was first
+                if _read_note(path) is None:
+                    remove(path)
         note = LogFile(self._folder / f"{os.urandom(8).hex()}.new", _NOTE_BYTES)
         note.lock()  # before it has its name: who reads it never finds it unlocked
         note.rename(self._folder / f"{os.urandom(8).hex()}{_SUFFIX}")
@@ -197,6 +198,15 @@ class Health:
                 return
             self._turn(trouble)
         log.error("storage unhealthy", extra={"trouble": str(trouble), "problem": str(error)})
+
+    def share_failed_sync(self) -> None:
+        """Take over a failed sync from the receivers beside this one: it is one disk.
+
+        Raises:
+            OSError: the notes cannot be read.
+        """
+        if Trouble.SYNC_FAILED in _troubles_met(self._folder):
+            self.failed(StorageTrouble(Trouble.SYNC_FAILED))
 
     def well(self) -> None:
         """Note that instances can be stored. A failed sync is not made good by it."""

@@ -75,7 +75,8 @@ class Ingest:
         self._clock = clock
         ensure_dir(data_dir / SPOOL)
         self.health = Health(data_dir, clock)
-        self._journal = Journal(data_dir / JOURNAL, limits, self.health.failed)
+        self._limits = limits or JournalLimits()
+        self._journal = Journal(data_dir / JOURNAL, self._limits, self.health.failed)
         self._filing = Filing(store, data_dir, clock, self._journal, self.health.failed)
         self._store = store
         self._in_flight_bytes = 0
@@ -152,7 +153,7 @@ class Ingest:
         )
         self._count(len(data))
         try:
-            self.health.check(self._journal.waiting_bytes + self._in_flight_bytes)
+            self.health.check(self._waiting_bytes + self._in_flight_bytes)
             record = self._journal.append(head, data, digest)
         finally:
             self._count(-len(data))
@@ -163,12 +164,18 @@ class Ingest:
         with self._in_flight:
             self._in_flight_bytes += more_bytes
 
+    @property
+    def _waiting_bytes(self) -> int:
+        """What waits in the journals and needs its room in the spool too."""
+        return self._journal.waiting_bytes + self._limits.others_bytes
+
     def look(self) -> None:
         """See whether an instance could be stored now; what keeps it from that is shown to all."""
         try:
+            if self._limits.writers > 1:
+                self._look_at_others()
             self._filing.check()
-            # what waits in the journal needs its room in the spool too
-            self.health.check(self._journal.waiting_bytes)
+            self.health.check(self._waiting_bytes)
             if self.health.trouble is not None:
                 self._journal.probe()
         except (StoreError, OSError) as error:
@@ -178,6 +185,12 @@ class Ingest:
                 self.health.well()
         with contextlib.suppress(StoreError):  # the database does not answer: as before
             self.health.studies_in_work = self._store.studies_in_work()
+
+    def _look_at_others(self) -> None:
+        """File what a receiver left that is gone; a sync that failed is the trouble of all."""
+        self.health.share_failed_sync()
+        if restored := self._filing.file_leftovers():
+            log.warning("instances filed from the journal", extra={"instances": restored})
 
     def _look_often(self) -> None:
         while not self._stop.wait(WATCH_S):

@@ -19,18 +19,23 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dicom_node.clock import SystemClock
 from dicom_node.crash_points import fault
 from dicom_node.durable import LogFile, ensure_dir, remove
 from dicom_node.errors import StoreError
 from dicom_node.flow.health import StorageTrouble, Trouble
 
 log = logging.getLogger(__name__)
+_CLOCK = SystemClock()
 
 PAGE = 4096
 _SUFFIX = ".log"
+_MAKING = "new-"
+_LEAST_LOG_BYTES = 2**20
+_LEFT_AT_A_TIME = 1000
 _MAGIC = b"PDNLOG1\n"
 _MARK = b"PDNREC1\n"
 _HEADER = struct.Struct("<8s16sI")  # magic, generation, CRC-32 of both
@@ -55,6 +60,20 @@ class JournalLimits:
     """emptied logs kept for the next use"""
     wait_s: float = 10.0
     """for room"""
+    writers: int = 1
+    """receivers of this node that write journals beside each other; the other bounds are of each"""
+
+    @property
+    def others_bytes(self) -> int:
+        """What may wait in the journals of the others."""
+        return (self.writers - 1) * self.total_bytes
+
+    def shared(self, writers: int) -> JournalLimits:
+        """Return the bounds of each of several receivers that keep these together."""
+        return replace(
+            self, writers=writers, total_bytes=self.total_bytes // writers,
+            log_bytes=max(_LEAST_LOG_BYTES, self.log_bytes // writers // PAGE * PAGE),
+        )  # fmt: skip
 
 
 @dataclass
@@ -195,7 +214,8 @@ class Journal:
         target = self._active
         if target is None or target.file.broken or target.end + size > target.file.size:
             target = self._next(size)
-        self._sequence += 1
+        # the time: what several receivers left is filed in order of arrival
+        self._sequence = max(self._sequence + 1, int(_CLOCK.now_s() * 1e6))
         fixed = _RECORD.pack(
             _MARK, target.generation, self._sequence, len(head), len(data), digest
         )  # fmt: skip
@@ -235,12 +255,16 @@ class Journal:
         return self._active
 
     def _make(self, size: int) -> LogFile:
-        while True:
-            file = LogFile(self._folder / f"{os.urandom(8).hex()}{_SUFFIX}", size)
-            if file.lock() and file.has_its_name():
-                self._open.add(file)
-                return file
-            file.close()  # another receiver took it for one that was left behind
+        """Make a log. It has its name when it is ours and whole: others look for leftovers."""
+        name = os.urandom(8).hex()
+        file = LogFile(self._folder / f"{_MAKING}{name}{_SUFFIX}", size)
+        try:
+            file.rename(self._folder / f"{name}{_SUFFIX}", durable=True)
+        except StoreError:
+            file.close()
+            raise
+        self._open.add(file)
+        return file
 
     def _sync(self, target: Log, number: int) -> None:
         """Wait until record ``number`` of a log is durable: one sync serves all that wait."""
@@ -295,32 +319,47 @@ class Journal:
     def _drop(self, file: LogFile) -> None:
         self._open.discard(file)
         try:
-            remove(file.path)  # while it is locked: nobody adopts what has no name any more
+            remove(file.path)  # before it is let go, or another receiver finds it
         except StoreError as error:
             log.error("journal log cannot be deleted", extra={"problem": str(error)})
         file.close()
 
     def leftovers(self) -> Iterator[list[Record]]:
-        """Yield what a crash left, log by log in order of arrival; each log is emptied after.
+        """Yield what a crash left, in order of arrival; a log is emptied when all of it is filed.
 
-        Only before the first ``append``.
+        The logs of receivers that live are theirs.
         """
-        found = []
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            file = _adopted(path)
-            if file is not None:
-                self._open.add(file)
-                found.append(read_log(file))
-        order = sorted(found, key=lambda pair: pair[1][0].sequence if pair[1] else 0)
-        for used, records in order:
-            used.closed = True
-            used.written = len(records)
-            self._waiting_bytes += sum(record.size for record in records)
-            if records:
-                yield records
-            else:
-                with self._lock:
+        found = [read_log(file) for file in self._logs_of_nobody()]
+        with self._lock:
+            self._open.update(used.file for used, _ in found)
+            for used, records in found:
+                used.closed = True
+                used.written = len(records)
+                self._waiting_bytes += sum(record.size for record in records)
+                if not records:
                     self._take_back(used.file)
+        for file in self._logs_of_nobody(unmade=True):
+            if file.size:  # or it is about to be locked by who makes it
+                remove(file.path)
+            file.close()
+        whole = sorted((r for _, records in found for r in records), key=lambda r: r.sequence)
+        for start in range(0, len(whole), _LEFT_AT_A_TIME):
+            yield whole[start : start + _LEFT_AT_A_TIME]
+
+    def _logs_of_nobody(self, *, unmade: bool = False) -> Iterator[LogFile]:
+        """Take the logs whose receiver is gone; or those that were never whole."""
+        with self._lock:
+            ours = {file.path for file in self._open}
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            if path in ours or path.name.startswith(_MAKING) is not unmade:
+                continue
+            file = _opened(path)
+            if file is None:
+                continue
+            if file.lock() and file.has_its_name():
+                yield file
+            else:
+                file.close()
 
     def close(self) -> None:
         """Close the logs. What is not filed stays in them for the next start."""
@@ -332,18 +371,13 @@ class Journal:
             self._active = None
 
 
-def _adopted(path: Path) -> LogFile | None:
-    """Open and lock a log that nobody has; None where somebody has it, or had and deleted it."""
+def _opened(path: Path) -> LogFile | None:
     try:
-        file = LogFile(path)
+        return LogFile(path)
     except StoreError:
         if path.exists():
             raise
-        return None
-    if file.lock() and file.has_its_name():
-        return file
-    file.close()
-    return None
+        return None  # its receiver has just deleted it
 
 
 def read_log(file: LogFile) -> tuple[Log, list[Record]]:

@@ -123,6 +123,11 @@ class AccessList:
         address = parse_address(text)
         return any(address in block for block in self._sources)
 
+    @property
+    def sources(self) -> tuple[Network, ...]:
+        """The addresses that peers send from, as far as is known now."""
+        return self._sources
+
     def look(self) -> None:
         """Read the addresses of the peers anew; one at a time, others return at once."""
         if not self._looking.acquire(blocking=False):

@@ -14,8 +14,10 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_node.clock import SystemClock
 from dicom_node.net.limits import ServerLimits
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 _CLOCK = SystemClock()  # the kernel's timeouts run on real time too
 _ABORT_S = 0.5  # for an A-ABORT to go out
 _POLL_S = 0.001
+TOO_MUCH = "too much in memory at once; an association ended"
 _SMALL_BYTES = 1 << 16  # not worth adding up; of all connections together it is a few MiB
 
 
@@ -38,6 +41,8 @@ class Connection:
     assoc: Association | None = None
     held_bytes: int = 0
     """of the message that is coming in or waits for its answer"""
+    number: int = 0
+    """among those that another process accepted"""
 
     @property
     def is_alive(self) -> bool:
@@ -114,10 +119,17 @@ class Connections:
         """Return the associations that stand."""
         return [one.assoc for one in self.living() if one.assoc and one.assoc.is_established]
 
-    def hold(self, connection: Connection, held_bytes: int) -> Association | None:
+    def too_many(self, _assoc: Association, calling_ae: str) -> bool:
+        """Whether one more association, with this AE title, would be over the limits."""
+        standing = self.associations()
+        same = [one for one in standing if _calling_ae(one) == calling_ae]
+        limits = self._limits
+        return len(standing) >= limits.associations or len(same) >= limits.associations_per_peer
+
+    def hold(self, connection: Connection, held_bytes: int) -> Connection | None:
         """Note what a connection holds in memory.
 
-        Returns the association to end where all together hold too much: the one that holds most.
+        Returns the connection to end where all together hold too much: the one that holds most.
         """
         connection.held_bytes = held_bytes
         if held_bytes < _SMALL_BYTES:
@@ -128,7 +140,18 @@ class Connections:
                 return None
             most = max(holding, key=lambda one: one.held_bytes)
             most.held_bytes = 0  # what it holds is freed: nobody else has to go for it
-            return most.assoc
+            return most
+
+    def ending(self, connection: Connection) -> None:
+        """Note that an association ends in order; its peer may ask for the next at once."""
+
+    def forget(self, connection: Connection) -> None:
+        """Note that a connection holds nothing any longer: its request is answered."""
+        connection.held_bytes = 0
+
+
+def _calling_ae(assoc: Association) -> str:
+    return str(cast(A_ASSOCIATE, assoc.requestor.primitive).calling_ae_title).strip(" ")
 
 
 def end_association(assoc: Association, why: str) -> None:
@@ -180,11 +203,15 @@ class SharedBounds:
         if _CLOCK.monotonic_s() - begun_s > allowed_s:
             raise OSError("message slower than allowed")
         too_much = self._connections.hold(self._connection, data_bytes)
-        if too_much is self._connection.assoc and too_much is not None:
+        if too_much is self._connection:
             raise OSError("too much in memory at once")
-        if too_much is not None:
-            end_association(too_much, "too much in memory at once; an association ended")
+        if too_much is not None and too_much.assoc is not None:
+            end_association(too_much.assoc, TOO_MUCH)
 
     def answered(self) -> None:
         """Note that nothing is held any longer."""
-        self._connection.held_bytes = 0
+        self._connections.forget(self._connection)
+
+    def ending(self) -> None:
+        """Note that the association ends in order."""
+        self._connections.ending(self._connection)

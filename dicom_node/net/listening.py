@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 
 from dicom_node.config import NodeConfig, Plaintext
-from dicom_node.errors import WrongUseError
+from dicom_node.errors import ConfigError, WrongUseError
 from dicom_node.net.access import resolve
 from dicom_node.net.tls import server_context
 
@@ -44,6 +44,14 @@ def listeners(config: NodeConfig) -> list[Listener]:
             "set tls.enabled = true",
         )
     return found
+
+
+def cannot_listen(listener: Listener, error: OSError) -> ConfigError:
+    """Turn an address that cannot be bound into words."""
+    return ConfigError(
+        f"cannot listen on {listener.address}:{listener.port}: {error.strerror or error}",
+        "choose another address or port, or stop the program that uses it",
+    )
 
 
 def is_loopback(host: str) -> bool:

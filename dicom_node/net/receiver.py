@@ -36,7 +36,7 @@ from dicom_node.net.connections import Connections
 from dicom_node.net.contexts import STORAGE_CLASSES, VERIFICATION, reporting_contexts
 from dicom_node.net.library import application_entity
 from dicom_node.net.limits import ServerLimits
-from dicom_node.net.listening import Listener, listeners
+from dicom_node.net.listening import Listener, cannot_listen, listeners
 from dicom_node.net.refusals import RefusalLog, Refused
 from dicom_node.net.server import Guard, GuardedServer, GuardedSocket, keep_alive
 from dicom_node.net.serving import bound_port, drain, open_server, serve_in_thread
@@ -159,12 +159,9 @@ class Scp:
         assoc._abort_nonblocking = stream.abort  # type: ignore[method-assign]
 
     def _over_limit(self, assoc: Association, who: Requester) -> Refusal | None:
-        standing = cast(GuardedServer, assoc._server).connections.associations()
-        same = [one for one in standing if _calling_ae(one) == who.calling_ae]
-        full = len(standing) >= self._limits.associations
-        if full or len(same) >= self._limits.associations_per_peer:
-            return Refusal.TOO_MANY_ASSOCIATIONS
-        return None
+        connections = cast(GuardedServer, assoc._server).connections
+        too_many = connections.too_many(assoc, who.calling_ae)
+        return Refusal.TOO_MANY_ASSOCIATIONS if too_many else None
 
     def on_accepted(self, event: evt.Event) -> None:
         """Record what an accepted peer proposed in vain."""
@@ -255,6 +252,8 @@ class Receiver:
         audit: takes records of what came and who was rejected; None: nobody does.
     """
 
+    server_class: type[GuardedServer] = GuardedServer
+
     def __init__(
         self,
         config: NodeConfig,
@@ -267,7 +266,7 @@ class Receiver:
         self._config = config
         self._limits = limits or ServerLimits()
         self._access = AccessList(config.node.ae_title, lambda: senders(store, config), clock)
-        self._refusals = RefusalLog(store)
+        self._refusals = RefusalLog(store, config.node.receiver_count)
         self._scp = Scp(self._access, ingest, self._refusals, self._limits, audit)
         self._commitment = CommitmentScp(self._access, store)
         self._connections = Connections(self._limits, self._access.is_source)
@@ -312,12 +311,11 @@ class Receiver:
         address = (listener.address, listener.port)
         try:
             handlers = self._scp.handlers() + self._commitment.handlers()
-            return open_server(entity, address, handlers, self._limits, guard=guard)
+            return open_server(
+                entity, address, handlers, self._limits, guard=guard, kind=self.server_class
+            )
         except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}",
-                "choose another address or port, or stop the program that uses it",
-            ) from error
+            raise cannot_listen(listener, error) from error
 
     def stop(self, drain_s: float = 5.0) -> None:
         """Close the ports; running associations get ``drain_s`` to finish, then are ended."""
@@ -343,10 +341,6 @@ def _storage_alone(assoc: Association) -> bool:
     primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
     asked = {cx.abstract_syntax for cx in primitive.presentation_context_definition_list}
     return not asked & others
-
-
-def _calling_ae(assoc: Association) -> str:
-    return str(cast(A_ASSOCIATE, assoc.requestor.primitive).calling_ae_title).strip(" ")
 
 
 def _reject(assoc: Association, refusal: Refusal) -> None:

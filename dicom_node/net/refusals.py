@@ -38,10 +38,16 @@ class Refused:
 
 
 class RefusalLog:
-    """Takes refusals at any rate, records them at its own."""
+    """Takes refusals at any rate, records them at its own.
 
-    def __init__(self, refusals: Refusals) -> None:
+    Args:
+        refusals: keeps them.
+        writers: processes that record refusals beside each other; together they keep the rate.
+    """
+
+    def __init__(self, refusals: Refusals, writers: int = 1) -> None:
         self._refusals = refusals
+        self._pause_s = PAUSE_S * writers
         self._waiting: dict[Refused, int] = {}
         self._lost = 0
         self._lock = threading.Lock()
@@ -72,7 +78,7 @@ class RefusalLog:
         while not self._stop.is_set():
             self._some.wait()
             self._some.clear()
-            while self._write_some() and not self._stop.wait(PAUSE_S):
+            while self._write_some() and not self._stop.wait(self._pause_s):
                 pass
         while self._write_some():
             pass

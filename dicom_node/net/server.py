@@ -29,7 +29,13 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicom_node.clock import SystemClock
 from dicom_node.net.access import Refusal
-from dicom_node.net.connections import Connection, Connections, SharedBounds, end_association
+from dicom_node.net.connections import (
+    TOO_MUCH,
+    Connection,
+    Connections,
+    SharedBounds,
+    end_association,
+)
 from dicom_node.net.library import ClosingSocket
 from dicom_node.net.limits import ServerLimits
 from dicom_node.net.malformed import end_what_is_malformed
@@ -157,7 +163,7 @@ class GuardedRequestHandler(RequestHandler):
         # after the handlers of the server: what they reject is offered nothing
         assoc.bind(evt.EVT_REQUESTED, _offer, [self.server.offered])
         assoc.bind(evt.EVT_PDU_RECV, _bound_message, [self.server, connection])
-        assoc.bind(evt.EVT_DIMSE_SENT, _forget_message, [connection])
+        assoc.bind(evt.EVT_DIMSE_SENT, _forget_message, [self.server, connection])
         end_what_is_malformed(assoc, guarded)
         connection.assoc = assoc
         return assoc
@@ -188,13 +194,13 @@ def _bound_message(event: evt.Event, server: GuardedServer, connection: Connecti
         end_association(event.assoc, "message longer than allowed; association ended")
     elif now_s - guarded.message_since_s > allowed_s:
         end_association(event.assoc, "message slower than allowed; association ended")
-    elif (too_much := server.connections.hold(connection, data_set_bytes)) is not None:
-        end_association(too_much, "too much in memory at once; an association ended")
+    elif (most := server.connections.hold(connection, data_set_bytes)) and most.assoc:
+        end_association(most.assoc, TOO_MUCH)
 
 
-def _forget_message(_event: evt.Event, connection: Connection) -> None:
+def _forget_message(_event: evt.Event, server: GuardedServer, connection: Connection) -> None:
     """Note that an answer has gone out: its request is held no longer."""
-    connection.held_bytes = 0
+    server.connections.forget(connection)
 
 
 def keep_alive(assoc: Association) -> None:
@@ -248,9 +254,13 @@ class GuardedServer(AssociationServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept one connection."""
         connection, address = super().get_request()
+        self.prepare(connection)
+        return connection, address
+
+    def prepare(self, connection: socket.socket) -> None:
+        """Set the deadline and options of a connection that was accepted."""
         connection.settimeout(self.limits.associate_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection, address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Hold the caps, before a thread is made."""

@@ -27,10 +27,11 @@ def open_server(
     limits: ServerLimits,
     contexts: list[PresentationContext] | None = None,
     guard: Guard | None = None,
+    kind: type[GuardedServer] = GuardedServer,
 ) -> GuardedServer:
     """Bind a port through the library's hook. Nothing is accepted before it is served.
 
-    ``guard``: None for a plain port that shares its caps with no other.
+    ``guard``: None for a plain port that shares its caps with no other. ``kind``: the class.
 
     Raises:
         OSError: the address cannot be used.
@@ -39,7 +40,7 @@ def open_server(
         address,
         contexts=contexts or supported_contexts(),
         evt_handlers=handlers,
-        server_class=GuardedServer,
+        server_class=kind,
         limits=limits,
         guard=guard or Guard(Connections(limits)),
     )

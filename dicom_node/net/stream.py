@@ -74,6 +74,9 @@ class Watch(Protocol):
     def answered(self) -> None:
         """Note that the message is dealt with."""
 
+    def ending(self) -> None:
+        """Note that the association ends in order: the answer to the release follows."""
+
 
 class NoWatch:
     """No bounds beyond those of one association."""
@@ -83,6 +86,9 @@ class NoWatch:
 
     def answered(self) -> None:
         """Nothing is held."""
+
+    def ending(self) -> None:
+        """Nobody is told."""
 
 
 class _ProtocolError(OSError):
@@ -208,6 +214,7 @@ class StorageStream:
                     raise _ProtocolError(_INVALID_PARAMETER, "PDU longer than allowed")
                 self._read_values(length)
             elif kind == _RELEASE_RQ:
+                self._watch.ending()
                 self._send(_RELEASE_RP_PDU)
                 return
             elif kind == _ABORT:

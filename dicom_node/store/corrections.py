@@ -18,11 +18,20 @@ def identity_of(row: Row[Any]) -> Identity:
 
 
 def corrected_copies(db: Connection, study_id: int) -> dict[int, Row[Any]]:
-    """Return the last corrected copy of each instance, by instance id."""
+    """Return the last corrected copy of each instance, by instance id.
+
+    By the time of arrival: rows that waited in the journals of two receivers can follow in another
+    order than the images came in, and then the copy kept aside is the one that was corrected.
+    """
     rows = db.execute(
         select(conflicts)
-        .where(conflicts.c.study_id == study_id, conflicts.c.verdict == "demographics")
-        .order_by(conflicts.c.id)
+        .join(instances, instances.c.id == conflicts.c.instance_id)
+        .where(
+            conflicts.c.study_id == study_id,
+            conflicts.c.verdict == "demographics",
+            conflicts.c.received_at >= instances.c.received_at,
+        )
+        .order_by(conflicts.c.received_at, conflicts.c.id)
     )
     return {row.instance_id: row for row in rows}
 

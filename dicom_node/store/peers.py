@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from dicom_node.config import PeerConfig
 from dicom_node.errors import ConfigError
 from dicom_node.store.base import Database
-from dicom_node.store.probe_schema import probes
 from dicom_node.store.counters import REFUSED
 from dicom_node.store.counters import count as add_to
+from dicom_node.store.probe_schema import probes
 from dicom_node.store.schema import acceptances, node, peers, refusals
 from dicom_node.store.times import iso
 

@@ -27,9 +27,9 @@ from dicom_node.store.reports import ReportStore
 from dicom_node.store.retention import RetentionStore
 from dicom_node.store.revisions import RevisionStore
 from dicom_node.store.schedule import ScheduleStore
+from dicom_node.store.snapshot import SnapshotStore
 from dicom_node.store.turns import TurnStore
 from dicom_node.store.watching import WatchStore
-from dicom_node.store.snapshot import SnapshotStore
 
 __all__ = ["Store"]
 

@@ -4,7 +4,9 @@ The public examination, repeated under new UIDs, sent by DCMTK's storescu to a f
 time; receivers take turns, so that a ratio compares neighbours in time. TCP_NODELAY is set on all
 and all use one PDU size, except in the last table: there sender and receivers are as installed.
 
-`BENCH_INSTANCES` (1500), `BENCH_ROUNDS` (5), `BENCH_STOCK_INSTANCES` (150) change the size.
+`BENCH_INSTANCES` (1500), `BENCH_ROUNDS` (5), `BENCH_STOCK_INSTANCES` (150) change the size. With
+several associations a node of `BENCH_RECEIVERS` (2) receiving processes takes its turns too; its
+memory is what all its processes have at the end (PSS), that of the others the peak of one.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 INSTANCES = int(os.environ.get("BENCH_INSTANCES", "1500"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 STOCK_INSTANCES = int(os.environ.get("BENCH_STOCK_INSTANCES", "150"))
+RECEIVERS = int(os.environ.get("BENCH_RECEIVERS", "2"))
 PDU_BYTES = 131072
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -43,7 +46,7 @@ class Running:
     pid: int
     port: int
     ae_title: str
-    stop: Callable[[], None]
+    stop: Callable[[], object]
     database_url: str = ""
 
 
@@ -77,8 +80,8 @@ class Table:
         print(f"  node: all files and rows there {settled:.2f} s after the last answer")
 
 
-def start_node(folder: Path, environment: dict[str, str]) -> Running:
-    node = ReceiverUnderTest(folder, ("STORESCU",))
+def start_node(folder: Path, environment: dict[str, str], receivers: int = 1) -> Running:
+    node = ReceiverUnderTest(folder, ("STORESCU",), receivers)
     node.start(environment=environment)
     return Running(node.pid, node.port, "PROSTATE_AI", node.stop, node.database_url)
 
@@ -112,9 +115,30 @@ def start_orthanc(folder: Path, environment: dict[str, str], **settings: object)
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process and of its children that ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(int(value) for value in fields[11:15]) / _TICKS
+    """User and system time of a process and of its children, those that ended too."""
+    ticks = 0
+    for one in [pid, *children(pid)]:
+        fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += sum(int(value) for value in fields[11:15])
+    return ticks / _TICKS
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def memory_mib(running: Running) -> float:
+    """Peak of the process; of a node of several what all have now, shared memory once."""
+    several = children(running.pid) if running.database_url else []
+    if several:
+        return sum(pss_mib(one) for one in [running.pid, *several])
+    return peak_mib(running.pid)
+
+
+def pss_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(x.split()[1]) / 1024 for x in lines if x.startswith("Pss:"))
 
 
 def peak_mib(pid: int) -> float:
@@ -151,7 +175,7 @@ def measure(running: Running, folders: list[Path], environment: dict[str, str]) 
         while rows(running) < count:
             time.sleep(0.02)
         settled_s = time.perf_counter() - begun - wall_s
-    result = Run(wall_s, cpu_s(pid) - before_s, peak_mib(pid), settled_s)
+    result = Run(wall_s, cpu_s(pid) - before_s, memory_mib(running), settled_s)
     running.stop()
     return result
 
@@ -218,9 +242,14 @@ def test_ingest_durable(prostatex_0000: Path, tmp_path: Path, associations: int)
     folders = copies(prostatex_0000, tmp_path / "copies", INSTANCES, associations)
     fork = ["--fork"] if associations > 1 else []
     show_disk(tmp_path)
+    several: dict[str, Callable[[Path], Running]] = {}
+    if associations > 1:
+        name = f"node of {RECEIVERS}"
+        several[name] = lambda folder: start_node(folder, environment, RECEIVERS)
     table = compare(
         {
             "node": lambda folder: start_node(folder, environment),
+            **several,
             "storescp": lambda folder: start_storescp(
                 folder, environment, "--max-pdu", str(PDU_BYTES), *fork
             ),

@@ -3,6 +3,9 @@
 Afterwards every acknowledged instance has its row and its file, with the bytes that were sent; no
 instance has two; no half-written file is left. `FAULT_RECEIVER_KILLS` and `FAULT_SEED` change
 number and seed. With 3,000 kills and none lost, the rate of loss for a kill is below 0.1 %.
+
+The same for a receiver of several processes (`FAULT_RECEIVERS_KILLS`): one that receives is
+killed, and forked again by the one that accepts; or that one is, and all end with it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import struct
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -28,9 +33,10 @@ from dicom_node.store.store import Store
 from tests.flow.conftest import encoded, mr_image
 from tests.fuzz.campaign import Campaign
 from tests.net.wire import Wire, pdata, status_of, store_rq
-from tests.running import ForkedReceiver
+from tests.running import ForkedReceiver, is_gone, wait_until
 
 KILLS = int(os.environ.get("FAULT_RECEIVER_KILLS", "40"))
+KILLS_OF_SEVERAL = int(os.environ.get("FAULT_RECEIVERS_KILLS", "16"))
 ROUND = 100
 SENDERS = 3
 # a kill comes so many answers after the port opened, and a moment later; or so long after the start
@@ -99,10 +105,19 @@ class Sender:
 
 def test_G1_random_kills_of_the_receiver(tmp_path: Path) -> None:
     campaign = Campaign("kill -9 of the receiver during ingest", KILLS, block=ROUND)
+    _run(campaign, 1, tmp_path)
+
+
+def test_G1_random_kills_of_several_receivers(tmp_path: Path) -> None:
+    title = "kill -9 of one of two receiving processes, or of the one that accepts"
+    _run(Campaign(title, KILLS_OF_SEVERAL, block=ROUND), 2, tmp_path)
+
+
+def _run(campaign: Campaign, receivers: int, tmp_path: Path) -> None:
     acknowledged = 0
     for block in campaign.blocks():
         folder = tmp_path / str(block.start)
-        senders, moments = kill_again_and_again(folder, block, campaign)
+        senders, moments = kill_again_and_again(folder, block, campaign, receivers)
         for why in what_is_wrong(folder / "data", senders):
             campaign.fail(block.start, why)
         acknowledged += _answers(senders)
@@ -114,20 +129,33 @@ def test_G1_random_kills_of_the_receiver(tmp_path: Path) -> None:
 
 
 def kill_again_and_again(
-    folder: Path, block: range, campaign: Campaign
+    folder: Path, block: range, campaign: Campaign, receivers: int
 ) -> tuple[list[Sender], dict[str, int]]:
-    """One round: a kill for each number of the block, one in five while the receiver starts."""
-    receiver, stop = ForkedReceiver(folder), threading.Event()
+    """One round: a kill for each number of the block, one in five while the receiver starts.
+
+    Of several processes, two kills in three hit one that receives.
+    """
+    receiver, stop = ForkedReceiver(folder, receivers=receivers), threading.Event()
     receiver.start()
     chance = campaign.chance(block.start)
     senders = [Sender(n, str(block.start), random.Random(chance.random())) for n in range(SENDERS)]
     threads = [threading.Thread(target=s.run, args=(receiver.port, stop)) for s in senders]
     for thread in threads:
         thread.start()
-    moments = {"serving": 0, "starting": 0}
+    moments = {"serving": 0, "starting": 0, "one of them": 0}
+    left: list[int] = []
     try:
         for number in block:
             chance = campaign.chance(number)
+            some = receiver.children()
+            left += some
+            if some and chance.random() < 2 / 3:
+                await_answers(senders, chance.choice(ANSWERS))
+                time.sleep(chance.uniform(*MOMENT_S))
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(some), signal.SIGKILL)
+                moments["one of them"] += 1
+                continue
             if chance.random() < 0.2:
                 receiver.kill()
                 receiver.launch()
@@ -141,7 +169,9 @@ def kill_again_and_again(
             receiver.start()
     finally:
         stop.set()
+        left += receiver.children()
         receiver.kill()
+        wait_until(lambda: all(map(is_gone, left)), 60, "the end of what was killed")
         for thread in threads:
             thread.join()
         receiver.close()

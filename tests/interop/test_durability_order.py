@@ -86,6 +86,24 @@ def acknowledgements_out_of_order(calls: list[Call]) -> tuple[int, list[Call]]:
     return acknowledged, wrong
 
 
+def answering_processes(calls: list[Call]) -> set[frozenset[str]]:
+    """The logs that the records were written to, by the logs of one receiver.
+
+    A log belongs to one receiver: threads that wrote to a log in common are of one process.
+    """
+    groups: list[tuple[set[str], set[str]]] = []
+    for call in calls:
+        if not call.name.startswith("pwritev") or "PDNREC1" not in call.arguments:
+            continue
+        threads, logs = {call.thread}, {log_of(call)}
+        for group in [one for one in groups if one[0] & threads or one[1] & logs]:
+            groups.remove(group)
+            threads |= group[0]
+            logs |= group[1]
+        groups.append((threads, logs))
+    return {frozenset(logs) for _, logs in groups}
+
+
 def rows_before_their_files(calls: list[Call]) -> tuple[int, list[Call]]:
     """Files put into the spool, and commits of the database with none synced before."""
     waiting: dict[str, int] = {}
@@ -105,9 +123,12 @@ def rows_before_their_files(calls: list[Call]) -> tuple[int, list[Call]]:
     return named, wrong
 
 
-def test_G1_no_answer_before_its_sync_and_no_row_before_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("receivers", [1, 2])
+def test_G1_no_answer_before_its_sync_and_no_row_before_its_file(
+    tmp_path: Path, receivers: int
+) -> None:
     trace = tmp_path / "trace"
-    receiver = ReceiverUnderTest(tmp_path / "node")
+    receiver = ReceiverUnderTest(tmp_path / "node", receivers=receivers)
     strace = [require("strace"), "-D", "-f", "-y", "-s", "24", "-e", f"trace={CALLS}"]
     receiver.start(*strace, "-o", str(trace))
     ended = re.compile(rf"^{receiver.pid} +\+\+\+ exited with 0", re.MULTILINE)
@@ -132,6 +153,7 @@ def test_G1_no_answer_before_its_sync_and_no_row_before_its_file(tmp_path: Path)
     assert (acknowledged, wrong) == (INSTANCES, [])
     named, early = rows_before_their_files(calls)
     assert (named, early) == (INSTANCES, [])
+    assert len(answering_processes(calls)) == receivers
     print(f"\n{acknowledged} answers, {named} files and rows traced, 0 out of order")
 
 

@@ -24,8 +24,8 @@ from dicom_node.domain.drift import Scanner
 from dicom_node.domain.identity import Difference, Identity
 from dicom_node.domain.policy import PlanKind
 from dicom_node.domain.reasons import Reason
-from dicom_node.domain.roles import ProcessRow
 from dicom_node.domain.retention import DAY_S, Rules, Sort
+from dicom_node.domain.roles import ProcessRow
 from dicom_node.domain.states import RevisionState
 from dicom_node.errors import NodeError
 from dicom_node.store.console_rows import StudyQuery
