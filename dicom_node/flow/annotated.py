@@ -255,7 +255,12 @@ def analyser(config: NodeConfig) -> Analyse:
         if not loaded:
             path = Path(config.model.release) if config.model.release else None
             loaded.append(
-                load_release(path, device=config.model.device, precision=config.model.precision)
+                load_release(
+                    path,
+                    device=config.model.device,
+                    precision=config.model.precision,
+                    synthesis=False,
+                )
             )
         result = analyse(case, loaded[0])
         return result.gland_mask, result.zones

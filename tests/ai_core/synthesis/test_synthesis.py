@@ -51,7 +51,7 @@ def zones() -> npt.NDArray[np.uint8]:
 
 def prostate(seed: int = 0, present: tuple[Modality, ...] = ALL) -> Prostate:
     rng = np.random.default_rng(seed)
-    stack = rng.normal(0, 0.1, (5, *SHAPE)).astype(np.float32)
+    stack = rng.normal(0, 0.3, (5, *SHAPE)).astype(np.float32)
     stack[1] += 1.4
     stack[2] += 1.0
     return Prostate(stack, present, zones())
