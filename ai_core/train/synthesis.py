@@ -24,6 +24,7 @@ from ai_core.config import CoreConfig, ModalityDropout
 from ai_core.manifest import SYNTHESIS
 from ai_core.nets.localizer import MODALITIES
 from ai_core.nets.synthesis import IMAGES, Generator
+from ai_core.precision import Precision, computing
 from ai_core.synthesis.compare import NormalSpread, Seen, fit_spread, signed_difference
 from ai_core.synthesis.complete import Prostate, normal_image
 from ai_core.synthesis.holes import Lattice
@@ -174,12 +175,15 @@ def fit_normal_spread(generator: Generator, held_out: Cases, config: CoreConfig)
     wanted = config.training.synthesis_cases
     count = min(wanted, len(source)) if source.real else wanted
     batches = stream(samples.batch, 0, config.training.workers)
+    device = next(generator.parameters()).device
+    precision = Precision(config.training.precision)
     seen = []
     for _ in track(range(count), description="normal spread"):
         prostate = prostate_of(next(batches), 0)
         if not (prostate.zones > 0).any():
             continue
-        normal = normal_image(prostate, generator, config)
+        with computing(precision, device):
+            normal = normal_image(prostate, generator, config)
         difference = signed_difference(prostate, normal, config)[:, prostate.zones > 0]
         seen.append(Seen(difference, prostate))
     return fit_spread(seen)
