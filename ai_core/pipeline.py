@@ -21,7 +21,6 @@ from ai_core.prepare.geometry import Window, resample, resample_map, to_sitk, wo
 from ai_core.prepare.normalise import network_input
 from ai_core.quality import gland_cut_off, judge_measures, signal_to_noise
 from ai_core.release import Release
-from ai_core.synthesis.branch import in_region
 from ai_core.synthesis.compare import Abnormality
 from ai_core.synthesis.complete import Prostate
 from ai_core.synthesis.result import in_words, on_t2w
@@ -109,18 +108,18 @@ def examine(
         grid = view.prepared.grid
         center = lps_of_index(grid, _centroid(view.gland))
         view = _look(run, center, view.gland.astype(np.float32), grid)
-    scene = _scene(view, release)
-    opinion = _second_look(run, view, scene)
+    opinion = _second_look(run, view)
     with run.stage("findings"):
-        regions = _regions(view, scene, release, opinion)
+        scene = _scene(view, release, opinion)
+        regions = _regions(view, scene, release)
         result = _result(run, view, regions, opinion)
     return Examination(result, tuple(regions), view.prepared.grid, scene, opinion)
 
 
-def _second_look(run: _Run, view: _View, scene: Scene) -> Abnormality | None:
+def _second_look(run: _Run, view: _View) -> Abnormality | None:
     """Return what the synthesis branch says; None where there is none, or no gland."""
     branch = run.release.synthesis
-    if branch is None or not scene.gland.any():
+    if branch is None or not view.gland.any():
         return None
     with run.stage("synthesis"), run.release.computing():
         return branch.opinion(_prostate(view), run.release.config)
@@ -194,15 +193,15 @@ def _centroid(mask: Mask) -> tuple[float, float, float]:
     return (float(z), float(y), float(x))
 
 
-def _scene(view: _View, release: Release) -> Scene:
+def _scene(view: _View, release: Release, opinion: Abnormality | None) -> Scene:
     names = frozenset(m.value for m in view.prepared.images.present())
     image = view.maps.image[0].cpu().numpy()
-    return Scene(image, names, view.gland, view.zones, release.config.lesion_grid.spacing_zyx_mm)
+    spacing = release.config.lesion_grid.spacing_zyx_mm
+    believed = opinion.map if opinion is not None and opinion.credible else None
+    return Scene(image, names, view.gland, view.zones, spacing, believed)
 
 
-def _regions(
-    view: _View, scene: Scene, release: Release, opinion: Abnormality | None
-) -> list[Region]:
+def _regions(view: _View, scene: Scene, release: Release) -> list[Region]:
     """Return candidates with likelihood, suspicion and significance, most likely first."""
     prepared, maps = view.prepared, view.maps
     rules = release.config.candidates
@@ -210,7 +209,8 @@ def _regions(
     scores = classify(candidates, maps, release)
     regions = []
     for candidate, score in zip(candidates, scores, strict=True):
-        significance = release.significance.probability(candidate_features(candidate, scene))
+        features = candidate_features(candidate, scene)
+        significance = release.significance.probability(features)
         regions.append(
             Region(
                 candidate,
@@ -220,16 +220,10 @@ def _regions(
                 score.spread,
                 _mean_adc(candidate, prepared),
                 score.logit,
-                _abnormality(candidate, opinion, scene.gland),
+                features["abnormality"],
             )
         )
     return sorted(regions, key=lambda region: -region.likelihood)
-
-
-def _abnormality(candidate: Candidate, opinion: Abnormality | None, gland: Mask) -> float | None:
-    if opinion is None or not opinion.credible:
-        return None
-    return in_region(opinion.map, candidate.mask, gland)
 
 
 def _mean_adc(candidate: Candidate, prepared: Prepared) -> float | None:

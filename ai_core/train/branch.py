@@ -21,8 +21,8 @@ CARD_PART = """
 ## Abnormality by synthesis
 A generator was trained to fill deleted parts of normal prostates (adversarial and reconstruction
 loss; T2W, ADC and high b jointly), and the spread of its error was measured on {cases} normal cases
-that it never saw. What differs from the synthesised image is shown as a map. It is a second
-opinion: the likelihood of a finding does not depend on it.
+that it never saw. What differs from the synthesised image is shown as a map. It was added to the
+release afterwards: the likelihood of a finding does not depend on it.
 """
 CONFIG = "config.json"
 

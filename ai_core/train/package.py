@@ -125,6 +125,8 @@ def make_release_from(
     """Make a release as `make_release` does, from cases that are open already."""
     source, trained_on, start = sides.held_out, sides.trained_on, lineage.start
     release = in_memory(config, weights, device)
+    branch = fitted_branch(weights, source, config, device)
+    release = dataclasses.replace(release, synthesis=branch)
     presence = fit_presence(release.gland, trained_on, config)
     cases = min(config.training.calibration_cases, HEAT_CASES)
     release = dataclasses.replace(release, calibration=fit_heat(release, source, cases))
@@ -152,7 +154,7 @@ def make_release_from(
     )
     write_release(
         folder, config, weights, calibration, significance, presence, card, familiarity, origin,
-        synthesis=fitted_branch(weights, source, config, device),
+        synthesis=branch,
     )  # fmt: skip
     return values
 

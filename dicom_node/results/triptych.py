@@ -60,7 +60,7 @@ def triptych(outcome: Analysed) -> tuple[Image.Image, int] | None:
     draw.text((GAP_PX + 4, 12), _TITLE, BRIGHT, font(28))
     words = (
         f"colour from {SHOWN_FROM:g} to {SHOWN_TO:g} standard deviations of normal tissue   |   "
-        "a second opinion: the AI index does not depend on it"
+        "a second opinion beside the AI index"
     )
     draw.text((GAP_PX + 4, 52), words, CALM, font(18))
     return page, z
