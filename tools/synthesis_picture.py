@@ -13,9 +13,11 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from ai_core import analyse, load_release
+from ai_core.geometry import lps_of_index
 from ai_core.types import Case, DwiVolume, Geometry, Volume
 from dicom_node.results.request import Analysed, KeyImageVolumes
 from dicom_node.results.triptych import triptych
@@ -47,8 +49,13 @@ def main() -> None:
     said = result.synthesis
     if said is None:
         raise SystemExit(f"{options.release} has no synthesis branch")
+    peak = None
+    if said.abnormality is not None:
+        z, y, x = np.unravel_index(int(said.abnormality.argmax()), said.abnormality.shape)
+        peak = [round(v, 1) for v in lps_of_index(result.geometry, (float(z), float(y), float(x)))]
     numbers = {
         "credible": said.abnormality is not None,
+        "peak_lps_mm": peak,
         "typical": round(said.typical, 3),
         "limit": round(said.limit, 3),
         "findings": [
