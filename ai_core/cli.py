@@ -84,6 +84,9 @@ def predict(
     ] = None,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = PrecisionName.AUTO,
+    synthesis: Annotated[
+        bool, typer.Option(help="Compare with synthesised normal tissue, where the release can.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Analyse one examination given as NIfTI, MetaImage or NRRD volumes.
@@ -93,7 +96,7 @@ def predict(
     from ai_core.predict import Inputs, Machine, predict_files
 
     inputs = Inputs(t2w, adc, hbv, hbv_b, tuple(dce or ()), dce_interval)
-    report = predict_files(inputs, out, release, Machine(device.value, precision.value))
+    report = predict_files(inputs, out, release, Machine(device.value, precision.value, synthesis))
     if as_json:
         typer.echo(json.dumps(report, indent=1))
         return

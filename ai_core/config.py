@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ai_core.errors import InputError
 
@@ -55,6 +55,7 @@ class Nets(_Part):
     modality: tuple[int, ...] = (16, 32, 48)
     fusion: tuple[int, ...] = (16, 32, 64)
     classifier: tuple[int, ...] = (32, 48, 64)
+    synthesis: tuple[int, ...] = (16, 24, 48, 96)
 
 
 class Candidates(_Part):
@@ -90,6 +91,31 @@ class Credible(_Part):
     volume_ml: tuple[float, float] = (10.0, 270.0)
     minimum_agreement: Fraction = 0.45
     minimum_sureness: Fraction = 0.82
+
+
+class SynthesisRules(_Part):
+    """How abnormality by synthesis deletes and compares (used where a release has the branch).
+
+    Holes of ``hole_voxels`` squared, one every ``period_voxels``, in lattices ``stride_voxels``
+    apart (of the lesion grid, in the slice): each voxel is deleted ``(hole / stride)^2`` times.
+    ``draws``: completions of each incomplete image. ``margin_mm``: deleted around the gland too.
+    ``smooth_mm``: of the difference (z, y, x; standard deviation).
+    """
+
+    hole_voxels: Annotated[int, Field(ge=2)] = 16
+    stride_voxels: Annotated[int, Field(ge=1)] = 8
+    period_voxels: Annotated[int, Field(ge=4)] = 32
+    draws: Annotated[int, Field(ge=1)] = 1
+    margin_mm: Annotated[float, Field(ge=0)] = 3.0
+    smooth_mm: ZyxMm = (2.0, 2.4, 2.4)
+
+    @model_validator(mode="after")
+    def _tiles(self) -> SynthesisRules:
+        if self.hole_voxels % self.stride_voxels or self.period_voxels % self.stride_voxels:
+            raise ValueError("hole_voxels and period_voxels must be multiples of stride_voxels")
+        if self.period_voxels <= self.hole_voxels:
+            raise ValueError("period_voxels must be larger than hole_voxels")
+        return self
 
 
 class ModalityDropout(_Part):
@@ -136,6 +162,12 @@ class Training(_Part):
     localize: Phase = Phase(steps=2000, max_minutes=25, batch=2)
     classify: Phase = Phase(steps=400, max_minutes=8, batch=2, learning_rate=1.5e-3)
     joint: Phase = Phase(steps=150, max_minutes=5, batch=2, learning_rate=2e-4)
+    #: Abnormality by synthesis; left out unless asked for.
+    synthesis: Phase = Phase(steps=0, max_minutes=60, batch=2, learning_rate=1e-3)
+    #: Weight of the adversarial loss beside the reconstruction of deleted voxels.
+    adversarial: Annotated[float, Field(ge=0)] = 0.05
+    #: Held-out normal cases that the spread of normal differences is measured on.
+    synthesis_cases: Annotated[int, Field(ge=2)] = 120
 
 
 class CoreConfig(_Part):
@@ -150,6 +182,7 @@ class CoreConfig(_Part):
     candidates: Candidates = Candidates()
     patches: Patches = Patches()
     credible: Credible = Credible()
+    synthesis: SynthesisRules = SynthesisRules()
     training: Training = Training()
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ai_core.candidates import Candidate, Mask, dilate_mm
+from ai_core.synthesis.branch import in_region
 from ai_core.texture import co_occurrence, principal_axes, wedge_index
 from ai_core.types import FloatArray
 
@@ -37,7 +38,8 @@ class Scene:
     """What features are measured on, all on one grid.
 
     ``image`` is the normalised input ``(5, z, y, x)``; ``present`` names its valid channels among
-    ``t2w, adc, high_b, dce``.
+    ``t2w, adc, high_b, dce``. ``abnormality``: the map of the synthesis branch; None where there is
+    none, or it is not believed.
     """
 
     image: FloatArray
@@ -45,6 +47,7 @@ class Scene:
     gland: Mask
     zones: npt.NDArray[np.uint8]
     spacing_zyx_mm: tuple[float, float, float]
+    abnormality: FloatArray | None = None
 
 
 #: Texture is measured between these normalised values (T2W: z-score; ADC: 10^-3 mm2/s).
@@ -92,7 +95,13 @@ def candidate_features(candidate: Candidate, scene: Scene) -> Features:
         table |= _texture(name, mask, scene)
     table |= _core_against_zone(candidate, scene)
     table["tissue_llr"] = tissue_llr(mask, scene)
+    table["abnormality"] = abnormality_of(mask, scene)
     return table
+
+
+def abnormality_of(mask: Mask, scene: Scene) -> float | None:
+    """Return how unlike normal tissue a region is; None where synthesis says nothing."""
+    return None if scene.abnormality is None else in_region(scene.abnormality, mask, scene.gland)
 
 
 def _texture(name: str, mask: Mask, scene: Scene) -> Features:
@@ -160,6 +169,7 @@ FEATURES = (
     "adc_core_ratio",
     "high_b_core_ratio",
     "tissue_llr",
+    "abnormality",
 )
 
 
@@ -190,6 +200,7 @@ DIRECTION: dict[str, int] = {
     "dce_mean": 1,
     "dce_contrast": 1,
     "tissue_llr": 1,
+    "abnormality": 1,
 }
 
 

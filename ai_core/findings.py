@@ -21,6 +21,7 @@ class Region:
     """A scored candidate on the working grid. ``significance`` is the probability of the label.
 
     ``classifier_logit`` is the classifier's part of the likelihood.
+    ``abnormality``: as in `Finding`.
     """
 
     candidate: Candidate
@@ -30,6 +31,7 @@ class Region:
     spread: float
     mean_adc_um2_s: float | None
     classifier_logit: float
+    abnormality: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,4 +133,5 @@ def _finding(
         sector=sector_of(mask, masks.zones, target),
         mean_adc_um2_s=region.mean_adc_um2_s,
         uncertainty=region.spread,
+        abnormality=region.abnormality,
     )

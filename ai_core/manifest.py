@@ -16,6 +16,9 @@ from pathlib import Path
 from ai_core.errors import ReleaseError
 from ai_core.origin import Origin
 
+#: The branch that a release may have: its weights and the spread of normal differences.
+SYNTHESIS = "synthesis"
+SYNTHESIS_FILES = (f"{SYNTHESIS}.safetensors", f"{SYNTHESIS}.json")
 NETWORKS = ("gland", "localizer", "classifier")
 MANIFEST = "manifest.json"
 FAMILIARITY = "familiarity.json"
@@ -31,7 +34,7 @@ FILES = (
     CARD,
 )
 #: Files that a release may have; those of earlier versions do not.
-OPTIONAL = (FAMILIARITY, ORIGIN, PROFILE)
+OPTIONAL = (FAMILIARITY, ORIGIN, PROFILE, *SYNTHESIS_FILES)
 REINSTALL = "Install the release again, or choose another one."
 
 PACKAGED = Path(__file__).parent / "releases"

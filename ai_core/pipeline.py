@@ -21,6 +21,9 @@ from ai_core.prepare.geometry import Window, resample, resample_map, to_sitk, wo
 from ai_core.prepare.normalise import network_input
 from ai_core.quality import gland_cut_off, judge_measures, signal_to_noise
 from ai_core.release import Release
+from ai_core.synthesis.compare import Abnormality
+from ai_core.synthesis.complete import Prostate
+from ai_core.synthesis.result import in_words, on_t2w
 from ai_core.types import (
     Case,
     CaseResult,
@@ -60,13 +63,15 @@ class Examination:
     """A result with what evaluation looks at behind it.
 
     ``regions``: all candidates, most likely first, also those below the reporting threshold, on
-    ``grid``; ``scene``: the images they were measured on. No gland: none of them.
+    ``grid``; ``scene``: the images they were measured on; ``abnormality``: opinion of the synthesis
+    branch on that grid, also where it abstains. No gland: none of them.
     """
 
     result: CaseResult
     regions: tuple[Region, ...] = ()
     grid: Geometry | None = None
     scene: Scene | None = None
+    abnormality: Abnormality | None = None
 
 
 def analyse(case: Case, release: Release) -> CaseResult:
@@ -103,11 +108,26 @@ def examine(
         grid = view.prepared.grid
         center = lps_of_index(grid, _centroid(view.gland))
         view = _look(run, center, view.gland.astype(np.float32), grid)
+    opinion = _second_look(run, view)
     with run.stage("findings"):
-        scene = _scene(view, release)
+        scene = _scene(view, release, opinion)
         regions = _regions(view, scene, release)
-        result = _result(run, view, regions)
-    return Examination(result, tuple(regions), view.prepared.grid, scene)
+        result = _result(run, view, regions, opinion)
+    return Examination(result, tuple(regions), view.prepared.grid, scene, opinion)
+
+
+def _second_look(run: _Run, view: _View) -> Abnormality | None:
+    """Return what the synthesis branch says; None where there is none, or no gland."""
+    branch = run.release.synthesis
+    if branch is None or not view.gland.any():
+        return None
+    with run.stage("synthesis"), run.release.computing():
+        return branch.opinion(_prostate(view), run.release.config)
+
+
+def _prostate(view: _View) -> Prostate:
+    image = view.maps.image[0].cpu().numpy()
+    return Prostate(image, view.prepared.images.present(), view.zones)
 
 
 @dataclass(frozen=True)
@@ -173,10 +193,12 @@ def _centroid(mask: Mask) -> tuple[float, float, float]:
     return (float(z), float(y), float(x))
 
 
-def _scene(view: _View, release: Release) -> Scene:
+def _scene(view: _View, release: Release, opinion: Abnormality | None) -> Scene:
     names = frozenset(m.value for m in view.prepared.images.present())
     image = view.maps.image[0].cpu().numpy()
-    return Scene(image, names, view.gland, view.zones, release.config.lesion_grid.spacing_zyx_mm)
+    spacing = release.config.lesion_grid.spacing_zyx_mm
+    believed = opinion.map if opinion is not None and opinion.credible else None
+    return Scene(image, names, view.gland, view.zones, spacing, believed)
 
 
 def _regions(view: _View, scene: Scene, release: Release) -> list[Region]:
@@ -187,7 +209,8 @@ def _regions(view: _View, scene: Scene, release: Release) -> list[Region]:
     scores = classify(candidates, maps, release)
     regions = []
     for candidate, score in zip(candidates, scores, strict=True):
-        significance = release.significance.probability(candidate_features(candidate, scene))
+        features = candidate_features(candidate, scene)
+        significance = release.significance.probability(features)
         regions.append(
             Region(
                 candidate,
@@ -197,6 +220,7 @@ def _regions(view: _View, scene: Scene, release: Release) -> list[Region]:
                 score.spread,
                 _mean_adc(candidate, prepared),
                 score.logit,
+                features["abnormality"],
             )
         )
     return sorted(regions, key=lambda region: -region.likelihood)
@@ -211,7 +235,9 @@ def _mean_adc(candidate: Candidate, prepared: Prepared) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
+def _result(
+    run: _Run, view: _View, regions: list[Region], opinion: Abnormality | None
+) -> CaseResult:
     case, release = run.case, run.release
     prepared, maps, gland = view.prepared, view.maps, view.gland
     grid = prepared.grid
@@ -230,6 +256,7 @@ def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
     measures = _measures(run, view)
     cut = gland_cut_off(gland_mask > 0, case.t2w.geometry)
     remarks = [*prepared.quality, *judge_measures(measures), *([cut] if cut else [])]
+    remarks += in_words(opinion)
     highest = max((region.likelihood for region in regions), default=0.0)
     return CaseResult(
         geometry=case.t2w.geometry,
@@ -255,6 +282,7 @@ def _result(run: _Run, view: _View, regions: list[Region]) -> CaseResult:
         used=MappingProxyType(prepared.used),
         timings_s=MappingProxyType(run.stages),
         measures=MappingProxyType(measures),
+        synthesis=on_t2w(opinion, _prostate(view), grid, window),
     )
 
 

@@ -33,6 +33,7 @@ class Machine:
 
     device: str = "auto"
     precision: str = "auto"
+    synthesis: bool = True
 
 
 def predict_files(
@@ -47,7 +48,7 @@ def predict_files(
     start = time.perf_counter()
     case = read_case(inputs)
     read = time.perf_counter()
-    loaded = load_release(release, machine.device, machine.precision)
+    loaded = load_release(release, machine.device, machine.precision, synthesis=machine.synthesis)
     load = time.perf_counter()
     result = analyse(case, loaded)
     done = time.perf_counter()
@@ -85,11 +86,17 @@ def write_maps(result: CaseResult, out: Path) -> list[str]:
         "lesions": result.lesions,
         "likelihood": result.likelihood,
         "relevance": result.relevance,
+        **_abnormality(result),
         **{f"map-{name.value}": values for name, values in result.modality_maps.items()},
     }
     for name, array in arrays.items():
         write_volume(array, result.geometry, out / f"{name}.nii.gz")
     return [f"{name}.nii.gz" for name in arrays]
+
+
+def _abnormality(result: CaseResult) -> dict[str, Any]:
+    found = result.synthesis and result.synthesis.abnormality
+    return {} if found is None else {"abnormality": found}
 
 
 def as_report(
@@ -126,6 +133,7 @@ def as_report(
             "reasons": [q.code.value for q in result.inadequate],
             "measures": {name: round(value, 3) for name, value in result.measures.items()},
         },
+        **_synthesis(result),
         "outputs": outputs,
         "model": {
             "name": result.release.name,
@@ -136,8 +144,17 @@ def as_report(
     }
 
 
+def _synthesis(result: CaseResult) -> dict[str, Any]:
+    said = result.synthesis
+    if said is None:
+        return {}
+    figures = {"typical": round(said.typical, 3), "limit": round(said.limit, 3)}
+    return {"synthesis": {"credible": said.abnormality is not None, **figures}}
+
+
 def _finding(finding: Finding) -> dict[str, Any]:
-    adc = finding.mean_adc_um2_s
+    adc, abnormality = finding.mean_adc_um2_s, finding.abnormality
+    branch = {} if abnormality is None else {"abnormality": round(abnormality, 2)}
     return {
         "rank": finding.rank,
         "center_lps_mm": [round(v, 2) for v in finding.center_lps_mm],
@@ -149,4 +166,5 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "sector": finding.sector,
         "mean_adc_um2_s": None if adc is None else round(adc, 0),
         "uncertainty": round(finding.uncertainty, 3),
+        **branch,
     }

@@ -2,7 +2,8 @@
 
 Folder: weights of each network (``gland, localizer, classifier``) as safetensors, ``config.json,
 calibration.json, significance.json, presence.json, MODEL_CARD.md, manifest.json`` and, optional,
-``familiarity.json``, ``site_profile.json`` and ``origin.json``. The manifest lists the SHA-256 of
+``familiarity.json``, ``site_profile.json``, ``origin.json``, and the branch of abnormality by
+synthesis (``synthesis.safetensors``, ``synthesis.json``). The manifest lists the SHA-256 of
 every other file; the digest of the manifest names the release in results (`ai_core.manifest`).
 """
 
@@ -39,15 +40,20 @@ from ai_core.manifest import (
     PACKAGED_NAME,
     PROFILE,
     REINSTALL,
+    SYNTHESIS,
+    SYNTHESIS_FILES,
     packaged_release,
     verify_files,
 )
 from ai_core.nets.classifier import Classifier
 from ai_core.nets.gland import GlandFinder
 from ai_core.nets.localizer import MODALITIES, Localizer
+from ai_core.nets.synthesis import Generator
 from ai_core.origin import Origin
 from ai_core.precision import Precision, choose_precision, computing
 from ai_core.site_profile import SiteProfile
+from ai_core.synthesis.branch import Branch
+from ai_core.synthesis.compare import NormalSpread
 from ai_core.types import ReleaseInfo
 
 __all__ = [
@@ -75,6 +81,7 @@ class Release:
     precision: Precision = Precision.FP32
     familiarity: Familiarity | None = None
     profile: SiteProfile | None = None
+    synthesis: Branch | None = None
 
     def computing(self) -> AbstractContextManager[None]:
         """Give the context in which its networks run."""
@@ -114,11 +121,13 @@ def load_release(
     device: str = "auto",
     precision: str = "auto",
     sha256: str | None = None,
+    synthesis: bool = True,
 ) -> Release:
     """Load and verify a release; ``None`` is the packaged one, whose digest is known.
 
     ``precision``: ``fp32``, ``bf16``, or ``auto`` (bf16 on CUDA, fp32 elsewhere). ``sha256``: the
-    digest that the release must have; None: any.
+    digest that the release must have; None: any. ``synthesis``: whether its branch of abnormality
+    by synthesis is used, where it has one.
 
     Raises:
         ReleaseError: a file is missing or altered, it is another release, a setting is invalid,
@@ -153,9 +162,24 @@ def load_release(
         choose_precision(precision, where),
         _optional(files, FAMILIARITY, Familiarity),
         _optional(files, PROFILE, SiteProfile),
+        _branch(files, config, where) if synthesis else None,
     )
     _probe(release)
     return release
+
+
+def _branch(files: Mapping[str, bytes], config: CoreConfig, device: torch.device) -> Branch | None:
+    """Return the synthesis branch; None where the release has none."""
+    there = [name in files for name in SYNTHESIS_FILES]
+    if not any(there):
+        return None
+    if not all(there):
+        raise ReleaseError(f"of {' and '.join(SYNTHESIS_FILES)} one is missing", REINSTALL)
+    weights, fitted = (files[name] for name in SYNTHESIS_FILES)
+    generator = Generator(config.nets.synthesis)
+    _fill(generator, SYNTHESIS, weights)
+    generator.eval().to(device)
+    return Branch(generator, _parse(NormalSpread.model_validate_json, fitted, SYNTHESIS_FILES[1]))
 
 
 def read_weights(folder: Path) -> list[dict[str, Tensor]]:
@@ -179,9 +203,9 @@ def write_release(
     familiarity: Familiarity | None = None,
     origin: Origin | None = None,
     profile: SiteProfile | None = None,
+    synthesis: Branch | None = None,
 ) -> str:
     """Write a release folder, manifest last; returns its digest."""
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {
         f"{name}.safetensors": save_tensors({k: v.contiguous() for k, v in weights[name].items()})
         for name in NETWORKS
@@ -194,9 +218,24 @@ def write_release(
         contents[FAMILIARITY] = _json(familiarity.model_dump(mode="json"))
     if profile is not None:
         contents[PROFILE] = _json(profile.model_dump(mode="json"))
+    if synthesis is not None:
+        contents |= branch_files(synthesis)
     if origin is not None:
         contents[ORIGIN] = _json(origin.model_dump(mode="json"))
     contents[CARD] = model_card.encode()
+    return write_files(folder, contents, config)
+
+
+def branch_files(branch: Branch) -> dict[str, bytes]:
+    """Return the files of a synthesis branch."""
+    weights = {k: v.cpu().contiguous() for k, v in branch.generator.state_dict().items()}
+    contents = save_tensors(weights), _json(branch.spread.model_dump(mode="json"))
+    return dict(zip(SYNTHESIS_FILES, contents, strict=True))
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes], config: CoreConfig) -> str:
+    """Write the files of a release as they are, manifest last; returns its digest."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     listed = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -241,7 +280,10 @@ def _probe(release: Release) -> None:
     shape = config.patches.shape_zyx
     patch = torch.zeros(2, release.classifier.channels, *shape, device=device)
     logit, corn = release.classifier(patch, patch, present)
-    outputs = (zones, local.lesion, local.zones, local.maps, logit, corn)
+    outputs = [zones, local.lesion, local.zones, local.maps, logit, corn]
+    if release.synthesis is not None:
+        blank = [torch.zeros(1, n, 4, 16, 16, device=device) for n in (3, 1, 4, 1)]
+        outputs.append(release.synthesis.generator(blank[0], blank[1] + 1, blank[2], blank[3]))
     if not all(bool(torch.isfinite(value).all()) for value in outputs):
         raise ReleaseError(
             "the networks of the release give values that are not numbers", REINSTALL

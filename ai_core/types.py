@@ -125,6 +125,7 @@ class Quality(StrEnum):
     DIFFUSION_COVERAGE = "diffusion_coverage"
     REGISTRATION_REJECTED = "registration_rejected"
     DCE_UNUSABLE = "dce_unusable"
+    SYNTHESIS_ABSTAINS = "synthesis_abstains"
 
 
 #: Remarks that make an input inadequate; the others only say how it was used.
@@ -158,7 +159,8 @@ class Finding:
     ``center_lps_mm`` is the voxel of highest likelihood inside the finding. ``sector`` is a
     PI-RADS v2.1 sector key such as ``PZ/pl/mid/R`` (zone/position/level/side).
     ``likelihood`` (0-1) is an AI suspicion index, not a probability, while the release's
-    calibration names no real cases.
+    calibration names no real cases. ``abnormality``: how unlike synthesised normal tissue, in
+    standard deviations of it; None where the branch is off or abstains.
     """
 
     rank: int
@@ -171,6 +173,7 @@ class Finding:
     sector: str
     mean_adc_um2_s: float | None
     uncertainty: float
+    abnormality: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,13 +196,33 @@ class ReleaseInfo:
 
 
 @dataclass(frozen=True)
+class Synthesis:
+    """Opinion of the synthesis branch (a release may have one).
+
+    ``abnormality`` lies on the T2W grid of the result: how unlike normal tissue, in standard
+    deviations of it, 0 and more; None where the branch abstains. ``input`` and ``normal`` are the
+    images that it compared and the normal ones (T2W z-score, ADC in 10^-3 mm2/s, high b in parts
+    of the gland), on ``grid``. ``typical``: median difference over the gland; above ``limit`` the
+    branch abstains.
+    """
+
+    abnormality: FloatArray | None
+    grid: Geometry
+    input: Mapping[Modality, FloatArray]
+    normal: Mapping[Modality, FloatArray]
+    typical: float
+    limit: float
+
+
+@dataclass(frozen=True)
 class CaseResult:
     """What the core found. All arrays lie on the T2W grid of ``geometry``.
 
     ``gland`` mask 0/1; ``zones`` 1 PZ, 2 TZ; ``lesions`` the rank of the finding;
     ``likelihood`` fused localization map 0-1; ``relevance`` clinical relevance map 0-1;
     ``modality_maps`` one map 0-1 per modality used. ``measures``: what input quality was judged
-    on, by name; ``out_of_distribution`` above 1 is unlike the training images.
+    on, by name; ``out_of_distribution`` above 1 is unlike the training images. ``synthesis``: None
+    where the release has no such branch, or it is switched off.
     """
 
     geometry: Geometry
@@ -218,6 +241,7 @@ class CaseResult:
     used: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     timings_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     measures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    synthesis: Synthesis | None = None
 
     @property
     def inadequate(self) -> tuple[QualityFinding, ...]:

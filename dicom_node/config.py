@@ -139,8 +139,12 @@ class NodeConfig(Section):
         return not self.database_url.startswith("sqlite")
 
     def analysis_digest(self) -> str:
-        """SHA-256 of the settings that change what a result says (never AE titles or ports)."""
-        settings = self.model.model_dump_json(include={"device", "precision"})
+        """SHA-256 of the settings that change what a result says (never AE titles or ports).
+
+        Synthesis counts where it is off: results without it stay what they were before it came.
+        """
+        counted = {"device", "precision"} | (set() if self.model.synthesis else {"synthesis"})
+        settings = self.model.model_dump_json(include=counted)
         return hashlib.sha256(settings.encode()).hexdigest()
 
 

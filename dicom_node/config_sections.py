@@ -103,6 +103,11 @@ class ModelSection(Section):
         pattern="^(auto|fp32|bf16)$",
         description="of the networks: auto (bf16 on CUDA, fp32 elsewhere), fp32, or bf16",
     )
+    synthesis: bool = Field(
+        True,
+        description="compare with synthesised normal tissue, where the release can (a map, a page, "
+        "a number in the report)",
+    )
     case_limit_s: float = Field(
         600, gt=0, description="an analysis that takes longer is ended and counts as an attempt"
     )

@@ -179,11 +179,13 @@ def _loader(files: dict[str, dict[str, str]]) -> Callable[[str], bytes]:
 
 
 @lru_cache(maxsize=RELEASES_IN_MEMORY)
-def _release(folder: str, sha256: str, device: str, precision: str) -> Any:
+def _release(folder: str, sha256: str, device: str, precision: str, synthesis: bool = True) -> Any:
     """Load a release once. Files that changed since do not matter: what runs was verified."""
     from ai_core import load_release
 
-    return load_release(Path(folder), device=device, precision=precision, sha256=sha256)
+    return load_release(
+        Path(folder), device=device, precision=precision, sha256=sha256, synthesis=synthesis
+    )
 
 
 if __name__ == "__main__":

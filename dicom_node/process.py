@@ -89,7 +89,11 @@ def process_folder(
         outcome = run_study(
             job,
             lambda: load_release(
-                release.folder, config.model.device, config.model.precision, release.sha256
+                release.folder,
+                config.model.device,
+                config.model.precision,
+                release.sha256,
+                config.model.synthesis,
             ),
         )
     except CoreError as error:

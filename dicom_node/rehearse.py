@@ -67,7 +67,11 @@ def rehearse(config: NodeConfig, release: CheckedRelease) -> Rehearsal:
         outcome = run_study(
             _phantom_job(config),
             lambda: load_release(
-                release.folder, settings.device, settings.precision, release.sha256
+                release.folder,
+                settings.device,
+                settings.precision,
+                release.sha256,
+                settings.synthesis,
             ),
         )
     except CoreError as error:

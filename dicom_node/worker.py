@@ -223,12 +223,13 @@ class Worker:
         pair: dict[str, Any] | None = answer.get("pair")
         return pair
 
-    def _release_job(self, release: RunnableRelease) -> dict[str, str]:
+    def _release_job(self, release: RunnableRelease) -> dict[str, str | bool]:
         return {
             "folder": str(release.folder),
             "sha256": release.sha256,
             "device": self._config.model.device,
             "precision": self._config.model.precision,
+            "synthesis": self._config.model.synthesis,
         }
 
     def _ask(self, claim: Claim, stop: threading.Event) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def write_site_release(folder: Path, adapted: Adapted, name: str, seed: int, key
         fit_familiarity(adapted.embeddings.embeddings) or release.familiarity,
         origin,
         release.profile,
+        adapted.parent.synthesis,
     )
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)

@@ -13,6 +13,7 @@ from ai_core.calibration import sigmoid
 from ai_core.candidates import Candidate
 from ai_core.evaluate.detection import assign
 from ai_core.evaluate.record import (
+    ABNORMALITY,
     FULL,
     LIKELIHOOD,
     TISSUE_TABLE,
@@ -29,6 +30,7 @@ from ai_core.labelled import LabelledCase, Reference, lesion_parts
 from ai_core.pipeline import Examination, examine
 from ai_core.prepare.geometry import Window
 from ai_core.release import Release
+from ai_core.synthesis.branch import in_gland
 from ai_core.types import Geometry, LabelArray, Modality, Vector3
 
 #: A candidate this near to the middle of a benign focus lies on it.
@@ -87,7 +89,12 @@ def evaluate_case(labelled: LabelledCase, release: Release, plan: Plan) -> CaseR
 def _stated(seen: Examination, labelled: LabelledCase, lesions: LabelArray) -> AnalysisRecord:
     """Judge the release's own candidates, and keep what it says of the case."""
     record = _judge(seen, _of_release(seen), labelled, lesions)
-    return record.model_copy(update={"case_likelihood": round(seen.result.case_likelihood, 6)})
+    said: dict[str, object] = {"case_likelihood": round(seen.result.case_likelihood, 6)}
+    if seen.abnormality is not None and seen.scene is not None:
+        voxel_ml = float(np.prod(seen.scene.spacing_zyx_mm)) / 1000.0
+        peak = in_gland(seen.abnormality.map, seen.scene.gland, voxel_ml)
+        said |= {"abnormality": round(peak, 4), "abstained": not seen.abnormality.credible}
+    return record.model_copy(update=said)
 
 
 def _lesions(labelled: LabelledCase) -> tuple[LabelArray, tuple[int, ...]]:
@@ -107,6 +114,7 @@ def _of_release(seen: Examination) -> _Placed:
                 "map": r.candidate.heat,
                 "classifier": sigmoid(r.classifier_logit),
                 "features": r.significance,
+                **({} if r.abnormality is None else {ABNORMALITY: r.abnormality}),
             }
             for r in regions
         ),

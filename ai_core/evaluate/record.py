@@ -11,6 +11,8 @@ FULL = "full"
 TISSUE_TABLE = "tissue_table"
 #: Score by which candidates are ranked unless told otherwise.
 LIKELIHOOD = "likelihood"
+#: Score of the synthesis branch; absent where the release has none, or it abstains.
+ABNORMALITY = "abnormality"
 
 
 class _Part(BaseModel):
@@ -36,11 +38,14 @@ class AnalysisRecord(_Part):
 
     ``benign_candidates``: for each benign focus, which candidates lie on it. Dice: None where
     there is no reference. ``case_likelihood``: as stated to the user; None where there is none
-    but the score of the highest candidate.
+    but the score of the highest candidate. ``abnormality``: of the gland's most abnormal part, also
+    where synthesis ``abstained``; None where the release has no such branch.
     """
 
     candidates: tuple[CandidateRecord, ...]
     case_likelihood: float | None = None
+    abnormality: float | None = None
+    abstained: bool = False
     benign_candidates: tuple[tuple[int, ...], ...] = ()
     gland_found: bool = True
     gland_dice: float | None = None

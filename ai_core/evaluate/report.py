@@ -30,6 +30,7 @@ from ai_core.evaluate.figures import (
 from ai_core.evaluate.metrics import interval
 from ai_core.evaluate.record import LIKELIHOOD, CaseRecord
 from ai_core.evaluate.run import Outcome
+from ai_core.evaluate.second_opinion import markdown, second_opinion
 
 MAIN = "likelihood"
 REPEATS = 1000
@@ -63,6 +64,7 @@ class Report:
     strata: Strata
     main: RowData
     counts: Mapping[str, Any]
+    second_opinion: Mapping[str, Value]
 
 
 def make_report(outcome: Outcome, against: tuple[str, ...], repeats: int = REPEATS) -> Report:
@@ -94,7 +96,8 @@ def make_report(outcome: Outcome, against: tuple[str, ...], repeats: int = REPEA
         for name, row in values.items()
         if name != MAIN
     }
-    return Report(table, differences, strata(records, main, boot), main, _counts(outcome))
+    opinion = second_opinion(records, repeats, SEED)
+    return Report(table, differences, strata(records, main, boot), main, _counts(outcome), opinion)
 
 
 def _rows(records: list[CaseRecord], against: tuple[str, ...]) -> dict[str, Row]:
@@ -139,6 +142,7 @@ def as_json(report: Report, outcome: Outcome, command: str) -> dict[str, Any]:
         "rows": _plain(report.rows),
         "differences_from_likelihood": _plain(report.differences),
         "strata": _plain(report.strata),
+        **({"synthesis": _plain(report.second_opinion)} if report.second_opinion else {}),
     }
 
 
@@ -177,6 +181,7 @@ def as_markdown(report: Report, outcome: Outcome, command: str) -> str:
     ]
     if report.differences:
         lines += ["", "## Likelihood against other scores and inputs", *_comparison(report)]
+    lines += markdown(report.second_opinion)
     for kind, groups in report.strata.items():
         lines += ["", f"## By {kind}", *_groups(groups)]
     return "\n".join(lines) + "\n"

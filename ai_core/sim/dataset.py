@@ -63,6 +63,8 @@ class Augment:
     slice_drop: float = 0.15
 
 
+#: Benign foci up to this PI-RADS-like score are normal variants (nodules, atrophy, ...).
+NORMAL_UP_TO = 2
 NO_AUGMENT = Augment((1.0, 1.0), 0.0, 0.0, (0.0, 0.0, 0.0), False, 0.0, 0.0, 0.0)
 
 
@@ -145,6 +147,18 @@ def load_case(path: Path) -> CachedCase:
 def case_of(params: AnatomyParams, maps: LabelMaps) -> CachedCase:
     """Make a case from memory, on the cache grid."""
     return CachedCase({n: torch.from_numpy(getattr(maps, n)) for n in _ARRAYS}, params)
+
+
+def without_suspicious(case: CachedCase) -> CachedCase:
+    """Return an anatomy without cancers and without benign foci above `NORMAL_UP_TO`."""
+    maps = dict(case.maps)
+    for name in ("lesion_weight", "lesion_id"):
+        maps[name] = torch.zeros_like(maps[name])
+    stays = torch.tensor([0] + [int(f.pirads <= NORMAL_UP_TO) for f in case.params.mimics])
+    kept = stays[maps["mimic_id"].long()].to(torch.uint8)
+    for name in ("mimic_weight", "mimic_id"):
+        maps[name] = maps[name] * kept
+    return CachedCase(maps, case.params)
 
 
 def render_training(

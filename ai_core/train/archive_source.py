@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,10 @@ class ArchiveSource:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def without_lesions(self) -> ArchiveSource:
+        """Return the examinations in which no lesion is marked."""
+        return replace(self, files=tuple(f for f in self.files if not len(_load(f)["foci"])))
 
     def draw(
         self,

@@ -18,12 +18,14 @@ from ai_core.localize import classify, localize, second_opinion, zones_in
 from ai_core.logistic import LogisticModel
 from ai_core.nets.localizer import MODALITIES
 from ai_core.release import Release
+from ai_core.synthesis.complete import Prostate
 from ai_core.train.data import Batch, LesionSamples, stream
 from ai_core.train.logistic_fit import bounded_logistic, fit_logistic
 from ai_core.train.matching import match
 from ai_core.train.phases import found_places, truth_of
 from ai_core.train.run import LATE_DROPOUT
 from ai_core.train.source import Cases
+from ai_core.types import FloatArray
 
 #: Candidates are reported down to here, on simulated cases. Real lesions look fainter to networks
 #: trained on simulation: a stricter threshold is for a calibration on real cases to set.
@@ -90,7 +92,9 @@ def collect_one(case: int, batch: Batch, release: Release, held_out: HeldOut) ->
     truth = truth_of(batch, 0)
     names = frozenset(m.value for m in present)
     spacing = release.config.lesion_grid.spacing_zyx_mm
-    scene = Scene(image, names, gland, zones_in(gland, maps), spacing)
+    seen_zones = zones_in(gland, maps)
+    believed = _abnormality(Prostate(image, present, seen_zones), release)
+    scene = Scene(image, names, gland, seen_zones, spacing, believed)
     for candidate, score in zip(found, classify(found, maps, release), strict=True):
         label = match(candidate, truth)
         table = candidate_features(candidate, scene)
@@ -109,6 +113,15 @@ def collect_one(case: int, batch: Batch, release: Release, held_out: HeldOut) ->
     predicted = maps.zones.argmax(0)
     held_out.embeddings.append(maps.embedding(zones > 0))
     held_out.zone_dice.append((_dice(predicted, zones, 1), _dice(predicted, zones, 2)))
+
+
+def _abnormality(prostate: Prostate, release: Release) -> FloatArray | None:
+    """Return the map of the synthesis branch, as in use; None where it says nothing."""
+    if release.synthesis is None or not prostate.zones.any():
+        return None
+    with release.computing():
+        opinion = release.synthesis.opinion(prostate, release.config)
+    return opinion.map if opinion.credible else None
 
 
 def _dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], label: int) -> float:

@@ -16,6 +16,7 @@ from ai_core.logistic import LogisticModel
 from ai_core.manifest import read_manifest
 from ai_core.origin import Figure, Origin, SiteStep
 from ai_core.release import NETWORKS, Release, build_networks, choose_device, write_release
+from ai_core.train.branch import add_branch, branch_alone, fitted_branch
 from ai_core.train.datasets import open_cases
 from ai_core.train.fit import collect, figures, fit_calibration, fit_significance
 from ai_core.train.heat_fit import fit_heat
@@ -85,9 +86,14 @@ def make_release(
 ) -> dict[str, float]:
     """Fit calibration and significance on held-out cases, measure, write the release.
 
-    ``start``: folder of the release whose weights came first; it is named as the parent.
+    ``start``: folder of the release whose weights came first; it is named as the parent. Where the
+    synthesis branch alone was trained, it is added to that release and nothing else changes.
     """
     scratch = folder.parent / PREPARED
+    if start is not None and branch_alone(config):
+        branch = fitted_branch(weights, open_cases(data, config, scratch, True), config, device)
+        if branch is not None:
+            return add_branch(folder, start, branch, config)
     sides = Sides(open_cases(data, config, scratch), open_cases(data, config, scratch, True))
     return make_release_from(config, weights, sides, folder, device, Lineage(start))
 
@@ -119,6 +125,8 @@ def make_release_from(
     """Make a release as `make_release` does, from cases that are open already."""
     source, trained_on, start = sides.held_out, sides.trained_on, lineage.start
     release = in_memory(config, weights, device)
+    branch = fitted_branch(weights, source, config, device)
+    release = dataclasses.replace(release, synthesis=branch)
     presence = fit_presence(release.gland, trained_on, config)
     cases = min(config.training.calibration_cases, HEAT_CASES)
     release = dataclasses.replace(release, calibration=fit_heat(release, source, cases))
@@ -145,8 +153,9 @@ def make_release_from(
         sites=lineage.sites,
     )
     write_release(
-        folder, config, weights, calibration, significance, presence, card, familiarity, origin
-    )
+        folder, config, weights, calibration, significance, presence, card, familiarity, origin,
+        synthesis=branch,
+    )  # fmt: skip
     return values
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ai_core.config import CoreConfig, ModalityDropout, Phase
 from ai_core.errors import InputError
+from ai_core.manifest import SYNTHESIS
 from ai_core.release import NETWORKS, build_networks, choose_device, read_weights
 from ai_core.train.data import Batch, GlandSamples, LesionSamples, stream
 from ai_core.train.datasets import open_cases
@@ -53,7 +54,10 @@ class Training:
     weights: Mapping[str, Weights] | None = None
 
     def all_phases(self) -> dict[str, Weights]:
-        """Weights of the gland finder, localizer and classifier after all phases."""
+        """Weights of the gland finder, localizer and classifier after all phases.
+
+        With them those of ``synthesis`` where that phase has steps.
+        """
         torch.manual_seed(self.config.training.seed)
         networks = build_networks(self.config)
         if self.start is not None:
@@ -73,7 +77,26 @@ class Training:
             "gland": gland_weights,
             "localizer": _part(both, "localizer."),
             "classifier": _part(both, "classifier."),
+            **self._synthesis(),
         }
+
+    def _synthesis(self) -> dict[str, Weights]:
+        """Weights of the branch's generator; nothing where the phase has no steps."""
+        budget = self.config.training.synthesis
+        if budget.steps == 0:
+            return {}
+        from ai_core.train.synthesis import (
+            Adversaries,
+            SynthesisStep,
+            generator_weights,
+            normal_samples,
+        )
+
+        torch.manual_seed(self.config.training.seed)
+        network = Adversaries(self.config.nets.synthesis)
+        samples = normal_samples(self.source, self.config)
+        plan = self._plan(SYNTHESIS, budget, samples, SynthesisStep(self.config))
+        return {SYNTHESIS: generator_weights(self._phase(plan, network))}
 
     def _gland(self, network: nn.Module) -> Weights:
         budget = self.config.training.gland

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ai_core.config import Grid
 from ai_core.errors import InputError
 from ai_core.prepare.normalise import Images
-from ai_core.sim.dataset import NO_AUGMENT, SimCache, render_training
+from ai_core.sim.dataset import NO_AUGMENT, SimCache, render_training, without_suspicious
 from ai_core.sim.sites import Site
 from ai_core.types import FloatArray
 
@@ -59,7 +59,8 @@ class Cases(Protocol):
 class Source:
     """Cases of one or more cache folders; every `every`-th is held out for good.
 
-    ``site``: the scanner that all are rendered at; None: another one at every draw.
+    ``site``: the scanner that all are rendered at; None: another one at every draw. ``normal``:
+    without cancers and what looks like one (see `ai_core.train.normals`).
     """
 
     folders: tuple[Path, ...]
@@ -67,6 +68,7 @@ class Source:
     held_out: bool = False
     real: bool = False
     site: Site | None = None
+    normal: bool = False
 
     def rendered_at(self, site: Site) -> Source:
         """Return the same cases, as one scanner sees them."""
@@ -103,8 +105,9 @@ class Source:
         """
         cache, index = self.case_at(int(rng.integers(2**31)) if number is None else number)
         z, y, x = (float(rng.uniform(-o, o)) for o in offset_zyx_mm)
+        case = cache.load(index)
         out = render_training(
-            cache.load(index),
+            without_suspicious(case) if self.normal else case,
             rng,
             grid_zyx=grid.shape_zyx,
             spacing_zyx_mm=grid.spacing_zyx_mm,

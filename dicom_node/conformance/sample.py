@@ -187,6 +187,7 @@ def _finding(shape: Shape) -> Finding:
         significant=shape.filled, suspicion_score=3.0 + shape.number / 2,
         sector="PZ/pl/mid/R" if shape.filled else "PZ/L",
         mean_adc_um2_s=800.0 if shape.filled else None, uncertainty=0.1,
+        abnormality=2.5 if shape.filled else None,
     )  # fmt: skip
 
 

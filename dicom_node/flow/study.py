@@ -347,7 +347,8 @@ def _case_json(result: CaseResult) -> dict[str, Any]:
 
 
 def _finding_json(finding: Any) -> dict[str, Any]:
-    adc = finding.mean_adc_um2_s
+    adc, abnormality = finding.mean_adc_um2_s, finding.abnormality
+    branch = {} if abnormality is None else {"abnormality": round(abnormality, 2)}
     return {
         "rank": finding.rank,
         "center_lps_mm": [round(v, 2) for v in finding.center_lps_mm],
@@ -359,6 +360,7 @@ def _finding_json(finding: Any) -> dict[str, Any]:
         "sector": finding.sector,
         "mean_adc_um2_s": None if adc is None else round(adc, 1),
         "uncertainty": round(finding.uncertainty, 3),
+        **branch,
     }
 
 

@@ -74,6 +74,9 @@ SCORE = Code("{score}", "UCUM", "score")
 SUSPICION_INDEX = Code("AI-SUSPICION", CODING_SCHEME, NOT_A_PROBABILITY)
 LIKELIHOOD = Code("CSPCA-LIK", CODING_SCHEME, "Likelihood of csPCa")
 SUSPICION_SCORE = Code("AI-SCORE", CODING_SCHEME, "AI suspicion score (1 to 5)")
+ABNORMALITY = Code(
+    "AI-ABNORMALITY", CODING_SCHEME, "Difference from synthesised normal tissue, in its spread"
+)
 SIGNIFICANT = Code("AI-SIGNIFICANT", CODING_SCHEME, "Marked as clinically significant by the AI")
 
 STANDARD = tuple(

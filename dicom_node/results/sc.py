@@ -15,8 +15,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicom_node.domain.profile import ResultKind
 from dicom_node.results.header import SourceImages
-from dicom_node.results.key_image import orientation_letters
 from dicom_node.results.page import Page
+from dicom_node.results.panels import orientation_letters
 from dicom_node.results.request import Analysed, ResultRequest
 from dicom_node.results.seg import keep_lossy
 from dicom_node.results.series import describe, instance_role, series_role

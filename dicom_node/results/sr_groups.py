@@ -161,6 +161,13 @@ def _algorithm(release: ReleaseInfo) -> sr.AlgorithmIdentification:
     )
 
 
+def _synthesis(release: ReleaseInfo) -> sr.AlgorithmIdentification:
+    """Return the second opinion of a release as an algorithm of its own."""
+    return sr.AlgorithmIdentification(
+        name=text.ascii_text(f"{release.name} synthesis"), version=text.ascii_text(release.version)
+    )
+
+
 def _number(
     name: Code,
     value: float,
@@ -227,6 +234,9 @@ def _finding_numbers(
         adc = float(round(finding.mean_adc_um2_s))
         unit = codes.SQUARE_MICROMETRE_PER_SECOND
         numbers.append(_number(codes.ADC, adc, unit, algorithm, codes.MEAN))
+    if finding.abnormality is not None:
+        value = round(finding.abnormality, 2)
+        numbers.append(_number(codes.ABNORMALITY, value, codes.RATIO, _synthesis(release)))
     return numbers
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 
 from ai_core.types import Geometry, Volume
 from dicom_node.domain.reasons import REASONS, Reason
-from dicom_node.results import key_image
 from dicom_node.results import page as page_layout
 from dicom_node.results.build import Analysed, ResultObject, ResultRequest, build_results
 from dicom_node.results.contour import graphic_data, outlines
-from dicom_node.results.key_image import orientation_letters, render_pages
+from dicom_node.results.key_image import render_pages
 from dicom_node.results.page import encode_png
+from dicom_node.results.panels import orientation_letters, view_of
 from dicom_node.results.seg import GLAND_RGB, LESION_RGB
 from dicom_node.results.text import ascii_text
 
@@ -70,7 +70,7 @@ def test_scale_is_ten_millimetres(stack_finding: Built) -> None:
     width_px = np.ptp(ring[:, 1])
     columns = np.nonzero((result.lesions[page.z] == 1).any(axis=0))[0]
     width_mm = (np.ptp(columns) + 1) * result.geometry.spacing_xyz_mm[0]
-    view = key_image._view(result, page.z)
+    view = view_of(result, page.z)
     assert width_px * view.mm_per_px == pytest.approx(width_mm, abs=3 * view.mm_per_px)
 
 
