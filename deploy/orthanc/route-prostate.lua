@@ -1,0 +1,23 @@
+-- Orthanc: send prostate MRI to the node. A series goes once no image of it has come for StableAge
+-- seconds. Segmentations, reports and key objects go too: what radiologists edit is the feedback.
+-- The node's own results come back to it this way; it acknowledges them and nothing changes.
+
+local NODE = 'prostate_ai'   -- name of the node under DicomModalities
+local ROUTED = { MR = true, SEG = true, SR = true, KO = true }
+
+local function is_prostate(series, study)
+  for _, text in ipairs({ series['BodyPartExamined'] or '', series['ProtocolName'] or '',
+                          series['SeriesDescription'] or '', study['StudyDescription'] or '' }) do
+    if string.find(string.lower(text), 'prostat') then
+      return true
+    end
+  end
+  return false
+end
+
+function OnStableSeries(seriesId, tags, metadata)
+  local study = ParseJson(RestApiGet('/series/' .. seriesId .. '/study'))
+  if ROUTED[tags['Modality']] and is_prostate(tags, study['MainDicomTags']) then
+    SendToModality(seriesId, NODE)
+  end
+end
