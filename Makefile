@@ -55,7 +55,8 @@ docs: $(VENV)/.installed
 
 # The documentation as a site, build/site/index.html. A broken link or anchor is an error.
 site: $(VENV)/.test-installed
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all \
+	    -b html docs build/site
 
 # Remakes the two synthetic studies from the simulator.
 sample_data: $(VENV)/.installed

@@ -17,7 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 HERE = Path(__file__).parent
 
 project = "Prostate DICOM Node"
-copyright = "the authors, Apache-2.0. Research software, not a medical device"  # noqa: A001
+copyright = "the authors, Apache-2.0. Research software, not a medical device"
 extensions = ["myst_parser", "sphinx.ext.graphviz", "sphinx_copybutton"]
 root_doc = "index"
 exclude_patterns = ["images"]
@@ -36,7 +36,7 @@ html_theme_options = {"navigation_with_keys": True}
 graphviz_output_format = "svg"
 copybutton_exclude = ".linenos, .gp, .c1"  # a comment after a command is for the reader
 
-# The three doors. A page that is not there (yet) is left out; one that stands in no list is an error.
+# The three doors. A page that is not there is left out; one that stands in no list is an error.
 NAVIGATION = {
     "Administrator": [
         "getting-started", "administration", "console", "monitoring", "retention", "deployment",
@@ -48,6 +48,14 @@ NAVIGATION = {
         "developing", "decisions/README",
     ],
 }  # fmt: skip
+SHORT = {
+    "conformance": "Conformance statement",
+    "models": "Models",
+    "adaptation": "Adaptation",
+    "multi-site": "Several sites",
+    "annotations": "Annotations",
+}
+"""Titles in the navigation, where that of the page is long."""
 BELOW = {
     "adaptation": ["figures/adapt/README"],
     "multi-site": ["figures/multi-site/multi-site"],
@@ -64,31 +72,40 @@ class StateDiagram(SphinxDirective):
     edge = re.compile(r"(?P<start>\[\*\]|\w+) --> (?P<end>\[\*\]|\w+)(?:: (?P<event>\w+))?")
 
     def run(self) -> list[nodes.Node]:
-        """Return the graph; states keep their order, events stand on their arrows."""
+        """Return the graph; events between the same two states share an arrow."""
         lines = [
-            "digraph { rankdir=TB; bgcolor=transparent; nodesep=0.5;",
+            "digraph { rankdir=TB; bgcolor=transparent; nodesep=0.35; ranksep=0.45;",
             'node [shape=box style="rounded,filled" fillcolor="#eef3f8" color="#5b7186"'
             ' fontname="Helvetica" fontsize=12];',
             'edge [color="#5b7186" fontname="Helvetica" fontsize=10 fontcolor="#33475b"];',
         ]
-        for found in map(self.edge.search, self.content):
-            if found is None:
-                continue
-            if found["end"] == "[*]":
-                lines.append(f'"{found["start"]}" [peripheries=2];')
-            elif found["start"] == "[*]":
-                lines.append(f'"" [shape=point]; "" -> "{found["end"]}";')
+        arrows: dict[tuple[str, str], list[str]] = {}
+        for found in filter(None, map(self.edge.search, self.content)):
+            start, end = found["start"], found["end"]
+            if end == "[*]":
+                lines.append(f'"{start}" [peripheries=2];')
+            elif start == "[*]":
+                lines.append(f'"" [shape=point]; "" -> "{end}";')
             else:
-                label = (found["event"] or "").replace("_", " ")
-                lines.append(f'"{found["start"]}" -> "{found["end"]}" [label="{label}"];')
+                events = arrows.setdefault((start, end), [])
+                events.append((found["event"] or "").replace("_", " "))
+        for (start, end), events in arrows.items():
+            label = "".join(rf"{event}\l" for event in events)
+            lines.append(f'"{start}" -> "{end}" [label="{label}"];')
         drawn = graphviz("", code="\n".join([*lines, "}"]), options={"docname": self.env.docname})
         return [nodes.container("", drawn, classes=["diagram"])]
+
+
+def _entry(page: str) -> str:
+    return f"{SHORT[page]} </{page}>" if page in SHORT else f"/{page}"
 
 
 def _toctree(pages: list[str], caption: str = "") -> str:
     there = [page for page in pages if (HERE / f"{page}.md").exists()]
     head = [":hidden:", *([f":caption: {caption}"] if caption else [])]
-    return "\n\n```{toctree}\n" + "\n".join([*head, "", *(f"/{page}" for page in there)]) + "\n```\n"
+    return (
+        "\n\n```{toctree}\n" + "\n".join([*head, "", *(f"/{page}" for page in there)]) + "\n```\n"
+    )
 
 
 def _add_navigation(app: Sphinx, page: str, source: list[str]) -> None:
@@ -99,7 +116,7 @@ def _add_navigation(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _links_out_of_the_site(app: Sphinx, page: str, source: list[str]) -> None:
-    """The README of the checkout is the start page here."""
+    """Make the README of the checkout the start page."""
     source[0] = source[0].replace("](../README.md)", "](index.md)")
 
 

@@ -36,6 +36,23 @@ sys.exit(answer[0] if answer else 70)
 """
 
 
+PRELUDE = """
+set -euo pipefail
+dicom-node() {
+    if [ "${1:-}" != serve ]; then command dicom-node "$@"; return; fi
+    command dicom-node "$@" > serve.log 2>&1 &
+    until grep -qx ready serve.log; do
+        kill -0 $! || { cat serve.log >&2; return 1; }
+        sleep 0.2
+    done
+}
+ended() { local status=$?; kill $(jobs -p) 2> kill.log || true; wait || true; exit $status; }
+trap ended EXIT
+"""
+"""A node that a script serves runs beside its other commands, and ends with it."""
+LIMIT_S = 240
+
+
 class CommandServer:
     """A folder for PATH whose `dicom-node` is served by a process of this object."""
 
@@ -55,6 +72,20 @@ class CommandServer:
         )  # fmt: skip
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
+
+    def shell(self, script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run a script of commands in a folder; questions are answered with y."""
+        answers = folder / "answers"
+        answers.write_text("y\n" * 9)
+        with answers.open() as stream:
+            return subprocess.run(
+                ["bash", "-c", PRELUDE + script], cwd=folder, stdin=stream, capture_output=True,
+                text=True, check=False, timeout=LIMIT_S,
+                env={
+                    **os.environ, "PATH": f"{self.folder}:{os.environ['PATH']}",
+                    "OMP_NUM_THREADS": "2", "NO_PROXY": "*",
+                },
+            )  # fmt: skip
 
     def close(self) -> None:
         """End the process."""

@@ -68,7 +68,7 @@ def wrong_targets(command: str) -> list[str]:
 
 
 def wrong_mention(code: str) -> str | None:
-    """What is wrong with an inline mention such as ``dicom-node peers add, list``; None: nothing."""
+    """What is wrong with an inline mention such as ``dicom-node peers add, list``, or None."""
     words = code.split()
     if words[0].startswith("--") and words[0] not in ALL_OPTIONS:
         return f"no command has {words[0]}"

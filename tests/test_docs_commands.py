@@ -6,7 +6,6 @@ How a block is tested stands behind its language, see `tests/pages.py` and `docs
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,21 +16,26 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from ai_core.adapt.plan import AdaptPlan
 from ai_core.train.site_list import SiteList
-from dicom_node.config import NodeConfig
+from dicom_node.clock import SystemClock
+from dicom_node.config import NodeConfig, load_config
 from dicom_node.net.standin import PacsStandIn
+from dicom_node.phantom import packaged_study
+from dicom_node.store.store import Store
+from tests.annotations.make import verified
 from tests.command_server import CommandServer
 from tests.documented import calls, wrong_call, wrong_mention, wrong_paths, wrong_targets
+from tests.e2e.test_annotations import filed
 from tests.interop.peers import free_port
 from tests.net.certificates import Authority
 from tests.pages import LANGUAGES, ROOT, Block, blocks, inline_code, pages
-from tests.releases import repackage
-from tests.running import NodeUnderTest, pacs_peer
-from tests.studies import StudyMaker, study_uid
+from tests.releases import light, repackage
+from tests.running import NodeUnderTest, pacs_peer, wait_until
+from tests.studies import study_uid
 
-LIMIT_S = 240
 TABLES = {"": NodeConfig, "adapt plan": AdaptPlan, "site list": SiteList}
 """What a TOML block describes, by the words behind its language."""
 OTHERS_OPTIONS = {"--report"}  # of tools/multi_site.py
@@ -40,16 +44,6 @@ SETTINGS_OF_OTHERS = {"model.sha256"}  # a key of result.json
 ALL = blocks()
 SHELL = [block for block in ALL if block.shell]
 RUN = [block for block in SHELL if block.how.split(" ")[0] == "run"]
-PRELUDE = """
-set -euo pipefail
-dicom-node() {
-    if [ "${1:-}" != serve ]; then command dicom-node "$@"; return; fi
-    command dicom-node "$@" > serve.log 2>&1 &
-    until grep -qx ready serve.log; do kill -0 $! || { cat serve.log >&2; return 1; }; sleep 0.2; done
-}
-ended() { local status=$?; kill $(jobs -p) 2> kill.log || true; wait || true; exit $status; }
-trap ended EXIT
-"""
 
 
 def named(block: Block) -> str:
@@ -129,25 +123,17 @@ class Sandbox:
     def run(self, block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
         """Run a block in a copy of the node's folder."""
         shutil.copytree(self.folder, folder)
-        config = folder / "node.toml"
-        port = free_port()
-        text = config.read_text(encoding="utf-8").replace("port = 0\n[tls]", f"port = {port}\n[tls]")
-        config.write_text(text, encoding="utf-8")
+        config, port = folder / "node.toml", free_port()
+        text = config.read_text(encoding="utf-8")
+        config.write_text(
+            text.replace("enabled = true\nport = 0", f"port = {port}"), encoding="utf-8"
+        )
         script = block.script
         for name, value in {**self.names, "127.0.0.1:8042": f"127.0.0.1:{port}"}.items():
             script = script.replace(name, value)
         if block.how == "run serve":
             script = f"dicom-node serve --config node.toml\n{script}"
-        (folder / "answers").write_text("y\n" * 9)
-        with (folder / "answers").open() as answers:
-            return subprocess.run(
-                ["bash", "-c", PRELUDE + script], cwd=folder, stdin=answers, capture_output=True,
-                text=True, check=False, timeout=LIMIT_S,
-                env={
-                    **os.environ, "PATH": f"{self.commands.folder}:{os.environ['PATH']}",
-                    "OMP_NUM_THREADS": "2", "NO_PROXY": "*",
-                },
-            )  # fmt: skip
+        return self.commands.shell(script, folder)
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +144,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer
 
 
 @pytest.fixture(scope="module")
-def sandbox(
-    tmp_path_factory: pytest.TempPathFactory, studies: StudyMaker, commands: CommandServer
-) -> Iterator[Sandbox]:
+def sandbox(tmp_path_factory: pytest.TempPathFactory, commands: CommandServer) -> Iterator[Sandbox]:
     """One node for all pages: it has delivered a study to a PACS that still answers."""
     folder = tmp_path_factory.mktemp("sandbox")
     with (
@@ -169,46 +153,69 @@ def sandbox(
     ):
         peer = pacs_peer(archive.port, name="archive", ae_title="ARCHIVE")
         node = NodeUnderTest(folder / "node", peer + _tls(folder))
-        node.start()
-        files = studies.write(folder / "study", "documented")
-        archive.send(files, host="127.0.0.1", port=node.port, ae_title="PROSTATE_AI")
-        node.wait_for(study_uid(files), {"delivered"}, 180)
-        assert node.stop() == 0
-        _prepare(node)
-        trail = node.json("audit", "list")[-1]
+        study = _deliver(node, archive)
+        head = _prepare(node, commands)
         yield Sandbox(node.folder, commands, {
             "--host 10.0.0.5 --port 104": f"--host 127.0.0.1 --port {pacs.port}",
-            "STUDY_UID": study_uid(files),
-            "NUMBER:HASH": f"{trail['number']}:{trail['hash']}",
-            "SKYRA": _station(node),
+            "STUDY_UID": study,
+            "NUMBER:HASH": head,
         })  # fmt: skip
 
 
 def _tls(folder: Path) -> str:
     authority = Authority(folder / "ca")
     own = authority.issue("node", "127.0.0.1")
-    return (
-        f'[tls]\ncertificate = "{own.certificate}"\nkey = "{own.key}"\nca = "{authority.file}"\n'
-    )
+    return f'[tls]\ncertificate = "{own.certificate}"\nkey = "{own.key}"\nca = "{authority.file}"\n'
 
 
-def _prepare(node: NodeUnderTest) -> None:
-    """Give the stopped node what the pages speak of: a release, a list of studies to annotate."""
-    config = node.config_file.read_text(encoding="utf-8")
-    node.config_file.write_text(
-        re.sub(r"^port = \d+$", "port = 0", config, count=1, flags=re.M), encoding="utf-8"
-    )
-    release = node.folder / "adapt-2" / "release"
-    repackage(release, "site-a")
-    node.command("models", "keys", "make", "lab")
-    node.command("models", "sign", str(release), "--key", "lab")
-    node.command("models", "add", str(release))
+def _deliver(node: NodeUnderTest, archive: PacsStandIn) -> str:
+    """Let the node analyse the packaged study, less what takes time, and stop it."""
+    files = []
+    for series in ("003-t2w-axial", "005-dwi", "008-adc"):
+        for file in sorted((packaged_study() / series).iterdir()):
+            image = dcmread(file)
+            image.StationName = "SKYRA"
+            files.append(node.folder.parent / f"{series}-{file.name}")
+            image.save_as(files[-1])
+    node.start()
+    archive.send(files, host="127.0.0.1", port=node.port, ae_title="PROSTATE_AI")
+    uid = study_uid(files)
+    wait_until(lambda: archive.filed(uid), 240, "results")  # cheaper to ask than the database
+    node.wait_for(uid, {"delivered"}, 60)
+    _annotate(node, archive, uid)
+    assert node.stop() == 0
+    node.rewrite(0)
+    return uid
+
+
+def _annotate(node: NodeUnderTest, archive: PacsStandIn, uid: str) -> None:
+    """A radiologist verifies the report in the archive, which routes it to the node."""
+    report = verified(filed(archive, uid, "prostate report"))
+    file = node.folder.parent / "verified.dcm"
+    report.save_as(file)
+    archive.send([file], host="127.0.0.1", port=node.port, ae_title="PROSTATE_AI")
+    store = Store(load_config(node.config_file).database_url, clock=SystemClock())
+    try:
+        wait_until(
+            lambda: any(row.state == "used" for row in store.annotations_of(uid)), 120, "annotated"
+        )
+    finally:
+        store.close()
+
+
+def _prepare(node: NodeUnderTest, commands: CommandServer) -> str:
+    """Give the stopped node what the pages speak of; returns the head of its audit trail."""
+    repackage(node.folder / "site-a", "site-a")
+    light(node.folder / "adapt-2" / "release", "skyra")
     (node.folder / "to-annotate.json").write_text(json.dumps({"wanted": []}))
-
-
-def _station(node: NodeUnderTest) -> str:
-    (scanner,) = node.json("models", "drift")
-    return str(scanner["station"])
+    done = commands.shell(
+        "(dicom-node models keys make lab; dicom-node models sign site-a --key lab; "
+        "dicom-node models add site-a) > prepared.log\n"
+        "dicom-node audit verify",
+        node.folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ end
 function OnStableSeries(seriesId, tags, metadata)
   local study = ParseJson(RestApiGet('/series/' .. seriesId .. '/study'))
   if ROUTED[tags['Modality']] and is_prostate(tags, study['MainDicomTags']) then
-    SendToModality(seriesId, NODE)
+    local job = { Resources = { seriesId }, Asynchronous = true }   -- one association for the series
+    RestApiPost('/modalities/' .. NODE .. '/store', DumpJson(job))
   end
 end

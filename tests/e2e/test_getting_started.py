@@ -35,9 +35,10 @@ set -eo pipefail
 sudo() { "$@"; }
 systemctl() {
     [ "$*" = "restart orthanc" ]
-    curl -sf -X POST http://127.0.0.1:$ORTHANC_HTTP/tools/reset -d ''
+    curl -sf http://127.0.0.1:$ORTHANC_HTTP/tools/reset -d ''
+    timeout 60 sh -c "until curl -s http://127.0.0.1:$ORTHANC_HTTP/modalities | grep prostate_ai
+        do sleep 0.2; done"
 }
-echo $$ > shell.pid
 """
 
 
@@ -181,8 +182,8 @@ def _end(shell: subprocess.Popen[str]) -> None:
 
 def _judge(said: str, web_port: int) -> None:
     """The words that the page promises, and the login that the link opens."""
-    assert "orthanc: C-ECHO answered" in said
-    assert "delivered" in said
+    assert "answered the echo" in said
+    assert '"state": "delivered"' in said
     results = re.findall(r'"SeriesDescription" : "(.*)"', said)
     kinds = " ".join(results)
     assert all(one in kinds for one in ("gland", "report", "key image")), results
