@@ -103,9 +103,7 @@ def _entry(page: str) -> str:
 def _toctree(pages: list[str], caption: str = "") -> str:
     there = [page for page in pages if (HERE / f"{page}.md").exists()]
     head = [":hidden:", *([f":caption: {caption}"] if caption else [])]
-    return (
-        "\n\n```{toctree}\n" + "\n".join([*head, "", *(f"/{page}" for page in there)]) + "\n```\n"
-    )
+    return "\n".join(["", "", "```{toctree}", *head, "", *map(_entry, there), "```", ""])
 
 
 def _add_navigation(app: Sphinx, page: str, source: list[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 
 from dicom_node.config import NodeConfig
 from dicom_node.config_text import commented_default
+from dicom_node.net.access import Refusal
 from tests.conftest import ROOT
 
 
@@ -30,6 +31,11 @@ def test_every_setting_is_described_where_it_is_written() -> None:
         for name, setting in model.model_fields.items():  # type: ignore[attr-defined]
             assert setting.description, f"{section}.{name} has no description"
             assert re.search(rf"^{name} = .*# {re.escape(setting.description)}$", text, re.M)
+
+
+def test_every_reason_of_a_refusal_is_explained() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert [reason for reason in Refusal if f"`{reason}`" not in text] == []
 
 
 def test_links_between_pages_exist() -> None:

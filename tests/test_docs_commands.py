@@ -152,7 +152,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, commands: CommandServer) -
         PacsStandIn("PACS", folder / "pacs") as pacs,
     ):
         peer = pacs_peer(archive.port, name="archive", ae_title="ARCHIVE")
-        node = NodeUnderTest(folder / "node", peer + _tls(folder))
+        node = NodeUnderTest(folder / "node", peer + _tls(folder), web=False)
         study = _deliver(node, archive)
         head = _prepare(node, commands)
         yield Sandbox(node.folder, commands, {

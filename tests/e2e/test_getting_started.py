@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +20,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.command_server import CommandServer
 from tests.interop.peers import end, free_port, require, wait_for_port
 from tests.pages import ROOT, Block, blocks_of
 
 PAGE = ROOT / "docs" / "getting-started.md"
 DEBIAN = Path("/etc/orthanc/orthanc.json")
-LIMIT_S = 400
 PASSWORD = "first words of an administrator"
 READING_WORDS_PER_MIN = 200
 TYPING_CHARACTERS_PER_MIN = 200
@@ -36,7 +35,7 @@ sudo() { "$@"; }
 systemctl() {
     [ "$*" = "restart orthanc" ]
     curl -sf http://127.0.0.1:$ORTHANC_HTTP/tools/reset -d ''
-    timeout 60 sh -c "until curl -s http://127.0.0.1:$ORTHANC_HTTP/modalities | grep prostate_ai
+    timeout 60 sh -c "until curl -s http://127.0.0.1:$ORTHANC_HTTP/modalities | grep prostate-node
         do sleep 0.2; done"
 }
 """
@@ -95,15 +94,15 @@ def orthanc(tmp_path: Path) -> Iterator[DebianOrthanc]:
     program.close()
 
 
-def _clone(folder: Path) -> Path:
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
     """What step 1 leaves: a checkout with an environment that has the node."""
-    shutil.copytree(ROOT / "deploy", folder / "deploy")
-    programs = folder / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    program = programs / "dicom-node"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m dicom_node "$@"\n')
-    program.chmod(0o755)
-    return programs
+    here = tmp_path / "prostate-node"
+    here.mkdir()
+    shutil.copytree(ROOT / "deploy", here / "deploy")
+    server = CommandServer(here / ".venv" / "bin")
+    yield here
+    server.close()
 
 
 def _script(blocks: list[Block], orthanc: DebianOrthanc, web_port: int) -> str:
@@ -128,22 +127,20 @@ def _script(blocks: list[Block], orthanc: DebianOrthanc, web_port: int) -> str:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.real_data)])
 def test_the_page_works_as_it_stands(
-    real: bool, orthanc: DebianOrthanc, tmp_path: Path, request: pytest.FixtureRequest
+    real: bool, orthanc: DebianOrthanc, clone: Path, request: pytest.FixtureRequest
 ) -> None:
-    here = tmp_path / "prostate-node"
-    here.mkdir()
-    programs = _clone(here)
     blocks = steps()
     if real:  # an examination of one's own, as step 6 allows
-        shutil.copytree(request.getfixturevalue("prostatex_0000"), here / "study")
+        shutil.copytree(request.getfixturevalue("prostatex_0000"), clone / "study")
         blocks = [block for block in blocks if "phantom" not in block.text]
     web_port = free_port()
     shell = subprocess.Popen(
-        ["bash", "-c", _script(blocks, orthanc, web_port)], cwd=here, text=True,
+        ["bash", "-c", _script(blocks, orthanc, web_port)], cwd=clone, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
         env={
-            **os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "NO_PROXY": "*",
+            **os.environ, "PATH": f"{clone / '.venv' / 'bin'}:{os.environ['PATH']}",
+            "NO_PROXY": "*",
             "OMP_NUM_THREADS": "2",
         },
     )  # fmt: skip
