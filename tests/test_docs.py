@@ -38,6 +38,16 @@ def test_every_reason_of_a_refusal_is_explained() -> None:
     assert [reason for reason in Refusal if f"`{reason}`" not in text] == []
 
 
+def test_guarantees_have_tests_of_their_number_where_the_readme_says() -> None:
+    rows = re.findall(r"^\| (G\d) \|.*\| (.*) \|$", (ROOT / "README.md").read_text("utf-8"), re.M)
+    assert [number for number, _ in rows] == [f"G{n}" for n in range(1, 8)]
+    for number, folders in rows:
+        for folder in re.findall(r"`(tests/\w+)`", folders):
+            texts = (path.read_text("utf-8") for path in (ROOT / folder).glob("*.py"))
+            named = re.compile(rf"^\s*def test(_G\d)*_{number}_", re.M | re.I)
+            assert any(named.search(text) for text in texts), f"{number}: none in {folder}"
+
+
 def test_links_between_pages_exist() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     broken = [
