@@ -1,10 +1,10 @@
-# The words of this project: demo, test, check, interop, faults, fuzz, bench, format, lint, types.
+# The words of this project: demo, test, check, interop, faults, fuzz, bench, site, format, lint, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?=
 
-.PHONY: demo test check docs interop faults fuzz bench format lint types sample_data system clean
+.PHONY: demo test check docs site interop faults fuzz bench format lint types sample_data system clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dicom_node.demo --out demo-out $(if $(STUDY),--study "$(STUDY)")
@@ -54,6 +54,11 @@ types: $(VENV)/.test-installed
 docs: $(VENV)/.installed
 	$(BIN)/python tools/docs.py
 
+# The documentation as a site, build/site/index.html. A broken link or anchor is an error.
+site: $(VENV)/.test-installed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all \
+	    -b html docs build/site
+
 # Remakes the two synthetic studies from the simulator.
 sample_data: $(VENV)/.installed
 	$(BIN)/python -m dicom_node.phantom --rebuild sample_data
@@ -64,7 +69,7 @@ system:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	    dcmtk dicom3tools orthanc postgresql-15 libpixelmed-java libcommons-codec-java \
-	    openjdk-17-jre-headless strace chromium
+	    openjdk-17-jre-headless strace chromium graphviz
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -68,6 +68,10 @@ class NodeUnderTest:
         folder.mkdir(parents=True, exist_ok=True)
         self._write_config(0)
 
+    def rewrite(self, port: int) -> None:
+        """Write the configuration anew; port 0: any free one at the next start."""
+        self._write_config(port)
+
     def _write_config(self, port: int) -> None:
         quiet_s, patience_s, web, peers = self._settings
         self.config_file.write_text(

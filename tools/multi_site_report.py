@@ -113,6 +113,7 @@ def lines_of(found: Finished) -> Iterator[str]:
     cases = sum(
         len(told["positive"]) for told in found.cells[found.seeds[0], NEAR]["sites"].values()
     )
+    yield "# Several simulated sites\n"
     yield f"Seeds with all three arms: {len(found.seeds)}; {cases} examinations measured by each.\n"
     yield "| Training | " + " | ".join(found.sites) + " | mean AUROC | SD over seeds | hits |"
     yield "|---|" + "---|" * (len(found.sites) + 3)

@@ -23,7 +23,7 @@ HEAD = """# Adaptation on simulated sites
 pairs of site and seed have all arms; a table is of those alone. Simulated cases: nothing here says
 anything about patients.
 
-```
+```sh parse: days of computing
 ai-core experiment adapt --config {config} --work WORK --out {out}
 ```
 """

@@ -189,7 +189,7 @@ def test_report_header(real_finding: Built) -> None:
     assert evidence == {str(image.SOPInstanceUID) for image in images} | set(segmentations)
 
 
-def test_report_tells_what_it_was_made_from(real_finding: Built) -> None:
+def test_G6_G7_the_report_tells_what_it_was_made_from_and_what_it_is(real_finding: Built) -> None:
     request, objects = real_finding
     told = words(of_kind(objects, "sr"))
     for part in (
