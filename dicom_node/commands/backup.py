@@ -45,7 +45,7 @@ def backup(
 
     with open_store(config) as (node_config, store), _progress("copying") as progress:
         folder, told = make_backup(
-            store, node_config, config, out, SystemClock(), Wanted(images, with_keys), progress
+            store, node_config, out, SystemClock(), Wanted(config, images, with_keys), progress
         )
     size = sum(one.size for one in told.files)
     if as_json:
@@ -73,7 +73,8 @@ def restore(
     from dicom_node.clock import SystemClock
     from dicom_node.config import load_config
     from dicom_node.durable import write_file
-    from dicom_node.flow.backup import CONFIG, CONFIG_NAME, newest, restore_backup
+    from dicom_node.flow.backup import CONFIG, CONFIG_NAME, newest
+    from dicom_node.flow.restore import restore_backup
 
     folder = newest(source)
     if folder is None:

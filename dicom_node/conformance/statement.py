@@ -210,7 +210,8 @@ def _details(config: NodeConfig) -> list[Section]:
         )),
         Section("7.3", "Status codes", (
             "An association is aborted where a PDU, a message or a wait is beyond its bound. "
-            f"`A700` is returned where less than {floor} would stay free.",
+            f"`A700` is returned where less than {floor} would stay free, beside 16 MiB for each "
+            "study in work up to the same share.",
             association.answered(), association.understood(),
         )),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.config_secrets import without_secrets
 from dicom_node.durable import SyncBatch, ensure_dir, write_file
 from dicom_node.durable_trees import copy_file, link_file, remove_folder, rename_folder
-from dicom_node.errors import NodeError, StoreError
+from dicom_node.errors import StoreError
 from dicom_node.flow.audit import AuditTrail
 from dicom_node.flow.outbox import MANIFEST
 from dicom_node.flow.retention import LEASE_S, TURN
@@ -106,8 +106,9 @@ class BackupList:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to take: all images, or those alone that are needed; private keys and certificates."""
+    """What to take: the configuration; all images, or those alone that are needed; private keys."""
 
+    config_file: Path
     images: bool = False
     keys: bool = False
 
@@ -120,8 +121,8 @@ def newest(folder: Path) -> Path | None:
 
 
 def make_backup(
-    store: Store, config: NodeConfig, config_file: Path, out: Path, clock: Clock,
-    wanted: Wanted, progress: Progress | None = None,
+    store: Store, config: NodeConfig, out: Path, clock: Clock, wanted: Wanted,
+    progress: Progress | None = None,
 ) -> tuple[Path, BackupList]:  # fmt: skip
     """Write a backup into a new folder of ``out``; returns the folder and what is in it.
 
@@ -137,7 +138,7 @@ def make_backup(
     remove_folder(partial)
     try:
         work = _Backup(store, config, clock, partial, newest(out), owner)
-        told = work.run(config_file, wanted, progress)
+        told = work.run(wanted, progress)
         name = out / datetime.fromtimestamp(clock.now_s(), UTC).strftime("%Y%m%dT%H%M%SZ")
         rename_folder(partial, name)
     finally:
@@ -176,7 +177,7 @@ class _Backup:
         self._missing: list[str] = []
         self._renewed_s = self.clock.monotonic_s()
 
-    def run(self, config_file: Path, wanted: Wanted, progress: Progress | None) -> BackupList:
+    def run(self, wanted: Wanted, progress: Progress | None) -> BackupList:
         """Copy everything, and write the list last."""
         for part in (DATA, DATABASE, CONFIG):
             ensure_dir(self.target / part)
@@ -190,7 +191,7 @@ class _Backup:
             if wanted.keys:
                 sources |= self._key_files()
             files = [self._described(database)]
-            self._write_config(config_file, wanted)
+            self._write_config(wanted)
             files.append(self._described(f"{CONFIG}/{CONFIG_NAME}"))
             for number, (name, source) in enumerate(sources.items(), start=1):
                 if (one := self._take(name, source)) is not None:
@@ -236,8 +237,8 @@ class _Backup:
             if (value := getattr(getattr(self.config, section), name))
         }
 
-    def _write_config(self, config_file: Path, wanted: Wanted) -> None:
-        text = config_file.read_text(encoding="utf-8")
+    def _write_config(self, wanted: Wanted) -> None:
+        text = wanted.config_file.read_text(encoding="utf-8")
         told = text if wanted.keys else without_secrets(text)
         write_file(self.target / CONFIG / CONFIG_NAME, [told.encode()], mode=0o600)
 
@@ -281,131 +282,3 @@ def digest_of(path: Path) -> str:
     """Return SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def restore_backup(
-    source: Path, config: NodeConfig, clock: Clock, progress: Progress | None = None
-) -> dict[str, object]:
-    """Fill the empty data folder of a configuration from a backup, every digest checked.
-
-    The folder gets its name last: a restore that is cut short leaves nothing behind in it. A
-    database of an older version is brought up to date.
-
-    Raises:
-        NodeError: the data folder is not empty, the backup is damaged, newer than this program,
-            or of another kind of database.
-    """
-    told = BackupList.read(source)
-    data_dir = config.node.data_dir
-    _check(told, config, source)
-    staging = data_dir.with_name(f".{data_dir.name}.restoring")
-    remove_folder(staging)
-    ensure_dir(staging)
-    try:
-        there = set(_bring(told, source, staging, progress))
-        url = _fill_database(told, config, source, staging)
-        store = Store(url, clock=clock, create=True)
-        try:
-            absent = store.forget_files(there)
-            trail = AuditTrail(store, config, clock)
-            trail.backup("restored", str(source), [("made at", told.made_at)])
-            trail.flush()
-        finally:
-            store.close()
-        rename_folder(staging, data_dir)
-    finally:
-        remove_folder(staging)
-    placed = _place_key_files(told, config, source)
-    return {
-        "made_at": told.made_at, "files": len(told.files), "images_absent": absent,
-        "keys_placed": placed, "data_dir": str(data_dir),
-    }  # fmt: skip
-
-
-def _check(told: BackupList, config: NodeConfig, source: Path) -> None:
-    data_dir = config.node.data_dir
-    if data_dir.exists() and any(data_dir.iterdir()):
-        raise NodeError(f"{data_dir} is not empty", "restore into a new or empty data_dir")
-    if int(told.schema) > int(HEAD):
-        raise NodeError(
-            f"the backup was made by version {told.version}, later than this program",
-            "install that version or a later one",
-        )
-    wanted = copy_name(config.database_url)
-    if Path(told.database).name != wanted:
-        raise NodeError(
-            f"the backup holds {Path(told.database).name}, the configuration wants {wanted}",
-            "set node.database as it was when the backup was made",
-        )
-    if wanted == SQLITE_COPY and config.node.database:
-        raise NodeError("node.database names a file of its own", "leave node.database empty")
-    for one in told.files:
-        path = Path(one.path)
-        if path.is_absolute() or ".." in path.parts:
-            raise NodeError(f"{source / LIST} names {one.path}", "do not use this backup")
-
-
-def _bring(
-    told: BackupList, source: Path, staging: Path, progress: Progress | None
-) -> Iterator[str]:
-    """Copy the files of the data folder, checked; yields their names there."""
-    sync = SyncBatch(staging)
-    try:
-        brought = []
-        for number, one in enumerate(told.files, start=1):
-            part, _, name = one.path.partition("/")
-            if part != DATA:
-                _compare(one, digest_of(source / one.path), source)
-                continue
-            target = staging / name
-            target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            _compare(one, copy_file(source / one.path, target), source)
-            brought.append(target)
-            yield name
-            if progress is not None:
-                progress(number, len(told.files))
-        sync.sync(brought)
-    finally:
-        sync.close()
-
-
-def _compare(one: BackedUp, found: str, source: Path) -> None:
-    if found != one.sha256:
-        raise StoreError(
-            f"{source / one.path} is not what was backed up", "take another backup, or the disk "
-            "that holds this one is failing",
-        )  # fmt: skip
-
-
-def _fill_database(told: BackupList, config: NodeConfig, source: Path, staging: Path) -> str:
-    from dicom_node.store.engine import open_engine, schema_version
-    from dicom_node.store.snapshot import load_database
-
-    copy = source / told.database
-    if copy.name == SQLITE_COPY:
-        copy_file(copy, staging / SQLITE_COPY)
-        return f"sqlite:///{staging / SQLITE_COPY}"
-    engine = open_engine(config.database_url)
-    try:
-        if schema_version(engine) is not None:
-            raise NodeError("the database is not empty", "restore into a new, empty database")
-    finally:
-        engine.dispose()
-    load_database(copy, config.database_url)
-    return config.database_url
-
-
-def _place_key_files(told: BackupList, config: NodeConfig, source: Path) -> list[str]:
-    """Put certificates and keys where the configuration names them and nothing is."""
-    placed = []
-    named = {f"{CONFIG}/{section}.{name}": (section, name) for section, name in KEY_FILES}
-    for one in told.files:
-        if one.path not in named:
-            continue
-        section, name = named[one.path]
-        value = getattr(getattr(config, section), name)
-        if value and not Path(value).exists():
-            ensure_dir(Path(value).parent)
-            write_file(Path(value), [(source / one.path).read_bytes()], mode=0o600)
-            placed.append(value)
-    return placed

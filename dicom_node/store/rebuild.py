@@ -53,28 +53,27 @@ class RebuildStore(Database):
             )  # fmt: skip
             tally(db, of_revisions(row.state))
             made = db.execute(select(revisions).where(same)).one()
-            _restore_removed(db, study.id, row)
             for result, sent in row.results:
                 id_ = result_id(db, made.id, result, now_s)
-                if row.results_removed_at_s is not None:
-                    gone = update(results).where(results.c.id == id_)
-                    db.execute(gone.values(removed_at=row.results_removed_at_s))
                 for one in sent:
                     queue_delivery(db, made.id, id_, result.rank, one.peer, now_s)
                     _restore_delivery(db, made.id, result.sop_instance_uid, one, now_s)
+            _restore_removed(db, study.id, made.id, row)
             for peer in {one.peer for one in row.left_out}:
-                mine = [
-                    Omission(one.kind, one.replaced_by, one.reason)
-                    for one in row.left_out
-                    if one.peer == peer
-                ]
+                told = (one for one in row.left_out if one.peer == peer)
+                mine = [Omission(one.kind, one.replaced_by, one.reason) for one in told]
                 record_omissions(db, made.id, peer, mine, now_s)
             add_event(db, study.id, row.number, now_s, "rebuilt", f"as {row.state}")
             return True
 
 
-def _restore_removed(db: Connection, study_id: int, row: ManifestRow) -> None:
+def _restore_removed(db: Connection, study_id: int, revision_id: int, row: ManifestRow) -> None:
     """Say of a study that retention removed its images, and its results, before."""
+    if row.results_removed_at_s is not None:
+        gone = update(results).where(results.c.revision_id == revision_id)
+        db.execute(gone.values(removed_at=row.results_removed_at_s))
+        asked = update(deliveries).where(deliveries.c.revision_id == revision_id)
+        db.execute(asked.values(check_at=None))  # what is not kept is not asked about
     if row.images_removed_at_s is not None:
         db.execute(
             update(studies)

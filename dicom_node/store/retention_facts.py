@@ -38,16 +38,14 @@ def kept_of(
     db: Connection, study_ids: Sequence[int], awaited: frozenset[str], *, files: bool = True
 ) -> list[Kept]:
     """Return what is kept of studies, in the order asked for; ``files``: and how much."""
-    rows = db.execute(select(studies).where(studies.c.id.in_(study_ids))).all()
-    by_id = {row.id: row for row in rows}
+    held = db.execute(select(studies).where(studies.c.id.in_(study_ids)))
+    by_id = {row.id: row for row in held}
     of_study = revisions.c.study_id.in_(study_ids)
     stands = _by_study(db, select(revisions).where(of_study).order_by(revisions.c.number))
-    sent = _by_study(
-        db,
-        select(revisions.c.study_id, deliveries)
-        .join(revisions, revisions.c.id == deliveries.c.revision_id)
-        .where(of_study),
+    sending = select(revisions.c.study_id, deliveries).join(
+        revisions, revisions.c.id == deliveries.c.revision_id
     )
+    sent = _by_study(db, sending.where(of_study))
     named = _by_study(
         db,
         select(annotation_table.c.study_id, annotation_table.c.state).where(
@@ -64,21 +62,22 @@ def kept_of(
     made: Rows = _by_study(db, live_results(study_ids)) if files else defaultdict(list)
     found = []
     for study_id in study_ids:
-        row = by_id[study_id]
-        facts = _facts(row, stands[study_id], sent[study_id], awaited)
-        told = StudyFacts(
-            **facts,
+        facts = StudyFacts(
+            **_facts(by_id[study_id], stands[study_id], sent[study_id], awaited),
             annotations=frozenset(AnnotationState(one.state) for one in named[study_id]),
             unjudged=bool(aside[study_id]),
         )
         found.append(
             Kept(
-                study_id, row.study_uid, told, len(images[study_id]),
-                sum(one.size for one in images[study_id]), len(made[study_id]),
-                sum(one.size for one in made[study_id]),
+                study_id, by_id[study_id].study_uid, facts,
+                *_amount(images[study_id]), *_amount(made[study_id]),
             )
         )  # fmt: skip
     return found
+
+
+def _amount(rows: list[Row[Any]]) -> tuple[int, int]:
+    return len(rows), sum(row.size for row in rows)
 
 
 def _by_study(db: Connection, query: Any) -> Rows:

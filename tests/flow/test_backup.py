@@ -26,9 +26,9 @@ from dicom_node.flow.backup import (
     digest_of,
     make_backup,
     newest,
-    restore_backup,
 )
 from dicom_node.flow.recover import recover
+from dicom_node.flow.restore import restore_backup
 from dicom_node.flow.retention import Retention
 from dicom_node.flow.spool import read_dataset
 from dicom_node.store.engine import HEAD, open_engine, schema_version
@@ -54,10 +54,14 @@ def config_file(node: Node) -> Path:
     return node.data_dir.parent / "node.toml"
 
 
+def wanted_of(node: Node, *, images: bool = False, keys: bool = False) -> Wanted:
+    return Wanted(config_file(node), images, keys)
+
+
 def back_up(node: Node, wanted: Wanted | None = None) -> Path:
     out = node.data_dir.parent / "backups"
     folder, _ = make_backup(
-        node.store, node.config, config_file(node), out, node.clock, wanted or Wanted(images=True)
+        node.store, node.config, out, node.clock, wanted or wanted_of(node, images=True)
     )
     node.clock.advance(60)
     return folder
@@ -148,7 +152,7 @@ def test_what_is_as_it_was_is_not_copied_again(site: Node) -> None:
 
 
 def test_without_images_those_in_work_come_along(site: Node) -> None:
-    there = restored(site, back_up(site, Wanted()))
+    there = restored(site, back_up(site, wanted_of(site)))
     assert {row.removed_at_s is None for row in there.store.instances_of(YOUNG)} == {True}
     assert {row.removed_at_s is None for row in there.store.instances_of(OLD)} == {False}
     assert there.store.studies_show(OLD)[0]["images_removed_at"]
@@ -198,7 +202,7 @@ def test_a_backup_that_is_damaged_or_newer_is_refused(site: Node) -> None:
 
 
 def test_an_older_database_is_brought_up_to_date(site: Node) -> None:
-    folder = back_up(site, Wanted())
+    folder = back_up(site, wanted_of(site))
     database = folder / "database/node.sqlite3"
     database.unlink()
     _database_of_version(database, "0008")
@@ -235,7 +239,7 @@ def test_passwords_and_keys_stay_out_unless_they_are_asked_for(site: Node) -> No
         path.read_text(errors="replace") for path in without.rglob("*") if path.is_file()
     )
     assert "hunter2" not in everything and "a private key" not in everything
-    with_keys = back_up(site, Wanted(keys=True))
+    with_keys = back_up(site, wanted_of(site, keys=True))
     assert "hunter2" in (with_keys / "config/node.toml").read_text()
     assert (with_keys / "data/keys/site.key").read_text() == "a private key"
     assert isinstance(site.clock, ManualClock)

@@ -144,6 +144,7 @@ def test_G1_R3_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path) -> N
 
 def test_R3_room_is_kept_for_the_results_of_what_is_in_work(small_disk: Path) -> None:
     node = Node(small_disk / "data", ManualClock())
+    node.ingest.health.open()
     assert node.send(mr_image()).status == 0
     disk = disk_of(small_disk)
     floor = int(MIN_FREE_SHARE * disk.total_bytes)
