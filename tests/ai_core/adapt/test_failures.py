@@ -17,7 +17,7 @@ from ai_core.adapt.run import Request, adapt
 from ai_core.errors import CoreError
 from ai_core.manifest import MANIFEST, verify_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PLAN = """
 workers = 0
@@ -63,7 +63,7 @@ def live(parent: Path, site: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     yield run
     program.stdin.close()
     program.stdout.close()
-    program.wait(60)
+    program.wait(600)
 
 
 def log_of(out: Path) -> Path:
