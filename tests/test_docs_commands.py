@@ -126,7 +126,8 @@ class Sandbox:
         config, port = folder / "node.toml", free_port()
         text = config.read_text(encoding="utf-8")
         config.write_text(
-            text.replace("enabled = true\nport = 0", f"port = {port}"), encoding="utf-8"
+            text.replace("enabled = false\nport = 0", f"enabled = true\nport = {port}"),
+            encoding="utf-8",
         )
         script = block.script
         for name, value in {**self.names, "127.0.0.1:8042": f"127.0.0.1:{port}"}.items():
