@@ -237,7 +237,7 @@ class Journal:
     def _make(self, size: int) -> LogFile:
         while True:
             file = LogFile(self._folder / f"{os.urandom(8).hex()}{_SUFFIX}", size)
-            if file.lock() and file.has_its_name():
+            if file.lock() and file.path.exists():
                 self._open.add(file)
                 return file
             file.close()  # another receiver took it for one that was left behind
@@ -340,7 +340,7 @@ def _adopted(path: Path) -> LogFile | None:
         if path.exists():
             raise
         return None
-    if file.lock() and file.has_its_name():
+    if file.lock() and path.exists():
         return file
     file.close()
     return None
