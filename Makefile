@@ -69,7 +69,7 @@ system:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	    dcmtk dicom3tools orthanc postgresql-15 libpixelmed-java libcommons-codec-java \
-	    openjdk-17-jre-headless strace chromium graphviz
+	    openjdk-17-jre-headless strace chromium graphviz systemd
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

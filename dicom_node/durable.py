@@ -166,23 +166,6 @@ def _written_before(path: Path, time_s: float) -> bool:
         return False
 
 
-def file_system_time_s(folder: Path) -> float:
-    """Return the time as the file system of ``folder`` writes it, which a host's may differ from.
-
-    Raises:
-        StoreError: nothing can be written there.
-    """
-    probe = folder / f".{uuid.uuid4().hex}{TEMP_SUFFIX}"
-    try:
-        probe.touch()
-        try:
-            return probe.stat().st_mtime
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise refused("write", probe, error) from error
-
-
 class LogFile:
     """A file of fixed size that is written in place: to sync it costs one flush of the disk.
 
@@ -300,13 +283,6 @@ class LogFile:
         except BlockingIOError:
             return False
         return True
-
-    def has_its_name(self) -> bool:
-        """Whether the file still stands where it was opened."""
-        try:
-            return os.path.samestat(os.fstat(self._handle), self.path.stat())
-        except FileNotFoundError:
-            return False
 
     def rename(self, path: Path, *, durable: bool = False) -> None:
         """Give the file another name in its folder.

@@ -145,9 +145,7 @@ def _release(config: NodeConfig) -> Any:
     from dicom_node.registry.choose import release_without_registry
 
     due, model = release_without_registry(config), config.model
-    return load_release(
-        due.folder, model.device, model.precision, due.sha256, synthesis=False
-    )
+    return load_release(due.folder, model.device, model.precision, due.sha256, synthesis=False)
 
 
 def _cell(row: dict[str, Any], name: str) -> object:

@@ -20,7 +20,8 @@ from dicom_node.store.store import Store
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 10.0
+LOOK_S = 5.0
+"""Shorter than `study.quiet_s` as delivered: a study waits for what another receiver had."""
 
 
 class Adoption:
@@ -32,7 +33,7 @@ class Adoption:
         self._clock = clock
 
     def run(self, stop: threading.Event) -> None:
-        """Look every 10 s until ``stop`` is set."""
+        """Look every 5 s until ``stop`` is set."""
         while not stop.wait(LOOK_S):
             try:
                 if count := self.adopt():

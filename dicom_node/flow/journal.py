@@ -356,7 +356,7 @@ class Journal:
             file = _opened(path)
             if file is None:
                 continue
-            if file.lock() and file.has_its_name():
+            if file.lock() and path.exists():
                 yield file
             else:
                 file.close()

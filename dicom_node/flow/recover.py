@@ -17,8 +17,8 @@ from dicom_node.dicom.header import HeaderError, read_header
 from dicom_node.durable import (
     SyncBatch,
     ensure_dir,
-    file_system_time_s,
     remove_temporary_files,
+    write_file,
 )
 from dicom_node.flow.filing import Filing
 from dicom_node.flow.journal import Journal
@@ -81,7 +81,7 @@ def recover(store: Store, data_dir: Path, *, alone: bool = True) -> RecoverRepor
     last_s = store.last_boot_s()
     since_s = 0.0 if last_s is None else last_s - _LOOK_BACK_S
     folders = [*study_folders(data_dir, since_s), *result_folders(data_dir, since_s)]
-    before_s = None if alone else file_system_time_s(data_dir) - _CUT_SHORT_S
+    before_s = None if alone else _file_system_time_s(data_dir) - _CUT_SHORT_S
     removed = remove_temporary_files(folders, before_s)
     # what the spool holds came before what the journal still has: the first copy stays the first
     found = _restore_rows(store, data_dir, since_s)
@@ -99,6 +99,13 @@ def recover(store: Store, data_dir: Path, *, alone: bool = True) -> RecoverRepor
         files_missing=len(found.missing), files_unreadable=len(found.unreadable),
         missing=tuple(found.missing[:_NAMED]), unreadable=tuple(found.unreadable[:_NAMED]),
     )  # fmt: skip
+
+
+def _file_system_time_s(data_dir: Path) -> float:
+    """Return the time that the file system writes, which may not be that of this host."""
+    probe = data_dir / SPOOL / ".clock"
+    write_file(probe, [b""])
+    return probe.stat().st_mtime
 
 
 def take_back(store: Store) -> int:

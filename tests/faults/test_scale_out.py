@@ -130,11 +130,10 @@ def test_G1_G2_G3_parts_that_die_and_one_that_is_cut_off(
         hospital.sent.append(studies.write(tmp_path / "studies" / str(number), f"scale-{number}"))
         return hospital.sent[-1]
 
-    split = write()
-    t2w = [path for path in split if "t2" in str(dcmread(path).SeriesDescription).lower()]
-    assert 0 < len(t2w) < len(split)
-    hospital.send([path for path in split if path not in t2w], "r2")
-    hospital.send(t2w, "r1")
+    whole = write()
+    middle = _middle_of_t2w(whole)  # the study cannot start before all of it is filed
+    hospital.send([path for path in whole if path not in middle], "r2")
+    hospital.send(middle, "r1")
     hospital.parts["r1"].kill()  # what it acknowledged is for r2 to file
     while len(hospital.sent) < STUDIES:
         hospital.send(write(), "r2")
@@ -157,6 +156,14 @@ def test_G1_G2_G3_parts_that_die_and_one_that_is_cut_off(
     lost = hospital.parts[CUT]
     wait_until(lambda: "the claim was taken back" in lost.log(), LIMIT_S, "it lost its claim")
     _check(hospital, hit)
+
+
+def _middle_of_t2w(files: list[Path]) -> list[Path]:
+    heads = {path: dcmread(path, stop_before_pixels=True) for path in files}
+    t2w = [path for path, head in heads.items() if "t2" in head.SeriesDescription.lower()]
+    assert 6 < len(t2w) < len(files)
+    t2w.sort(key=lambda path: float(heads[path].ImagePositionPatient[2]))
+    return t2w[len(t2w) // 3 : 2 * len(t2w) // 3]
 
 
 def _ended(hospital: Hospital) -> bool:
