@@ -14,7 +14,12 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from dicom_node.config_monitoring import AlarmsSection, CanarySection, MetricsSection
+from dicom_node.config_monitoring import (
+    AlarmsSection,
+    CanarySection,
+    MailSecurity,
+    MetricsSection,
+)
 from dicom_node.config_sections import (
     AuditSection,
     DeliverySection,
@@ -45,6 +50,7 @@ __all__ = [
     "AuditPatient",
     "AuditSection",
     "DeliverySection",
+    "MailSecurity",
     "NodeConfig",
     "NodeSection",
     "PeerConfig",

@@ -15,8 +15,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dicom_node.config import AlarmsSection
-from dicom_node.config_monitoring import MailSecurity
+from dicom_node.config import AlarmsSection, MailSecurity
 from dicom_node.errors import DeliveryError, WrongUseError
 from dicom_node.net.pem import verifying_context
 

@@ -62,8 +62,8 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def empty_node(tmp_path: Path) -> Iterator[NodeUnderTest]:
-    """A node that knows nobody."""
-    under_test = NodeUnderTest(tmp_path / "node", "")
+    """A node that knows nobody. A pause of a busy machine in a sending makes no second revision."""
+    under_test = NodeUnderTest(tmp_path / "node", "", quiet_s=5.0)
     under_test.start()
     try:
         yield under_test

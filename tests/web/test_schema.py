@@ -38,7 +38,7 @@ def test_nothing_but_what_is_described(described: schemathesis.BaseSchema) -> No
     tried = []
     for found in described.get_all_operations():
         operation = found.ok()
-        if operation.path.endswith(ELSEWHERE):
+        if operation.method == "post" and operation.path.endswith(ELSEWHERE):
             continue
         tried.append(operation.label)
         for mode in schemathesis.GenerationMode:
