@@ -5,21 +5,16 @@ that was written before (`dicom_node.durable.LogFile`): making it durable is one
 shared by all associations that wait for one. Records become spool files and rows in batches
 (`dicom_node.flow.filing`); a log whose records all are is emptied and used again. What a crash
 leaves in a log is filed at the next start, before the port opens.
-
-Record: head (see ``_RECORD``), Part 10 preamble and meta information, data set; zeros to the page.
-A record of an earlier use of the log carries another generation and is not one of this use.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicom_node.clock import SystemClock
@@ -27,23 +22,29 @@ from dicom_node.crash_points import fault
 from dicom_node.durable import LogFile, ensure_dir, remove
 from dicom_node.errors import StoreError
 from dicom_node.flow.health import StorageTrouble, Trouble
+from dicom_node.flow.journal_log import (
+    CRC,
+    MARK,
+    PAGE,
+    RECORD,
+    RECORD_HEAD,
+    Log,
+    Record,
+    blank,
+    log_header,
+    pages,
+    read_log,
+)
+
+__all__ = ["PAGE", "RECORD_HEAD", "Journal", "JournalLimits", "Log", "Record", "read_log"]
 
 log = logging.getLogger(__name__)
 _CLOCK = SystemClock()
 
-PAGE = 4096
 _SUFFIX = ".log"
 _MAKING = "new-"
 _LEAST_LOG_BYTES = 2**20
 _LEFT_AT_A_TIME = 1000
-_MAGIC = b"PDNLOG1\n"
-_MARK = b"PDNREC1\n"
-_HEADER = struct.Struct("<8s16sI")  # magic, generation, CRC-32 of both
-# mark, generation, sequence number, bytes of the Part 10 head, bytes and SHA-256 of the data set
-_RECORD = struct.Struct("<8s16sQIQ32s")
-_CRC = struct.Struct("<I")  # of the record head and the Part 10 head
-RECORD_HEAD = _RECORD.size + _CRC.size
-_MAX_FILE_HEAD = 64 * 1024
 _READY_LOGS = 3
 """One is written, one is filed, one is next: with so many a steady stream makes no more."""
 
@@ -74,45 +75,6 @@ class JournalLimits:
             self, writers=writers, total_bytes=self.total_bytes // writers,
             log_bytes=max(_LEAST_LOG_BYTES, self.log_bytes // writers // PAGE * PAGE),
         )  # fmt: skip
-
-
-@dataclass
-class Log:
-    """A log in use. ``written`` and ``filed`` count records; guarded by the journal's lock."""
-
-    file: LogFile
-    generation: bytes
-    end: int = PAGE
-    written: int = 0
-    filed: int = 0
-    closed: bool = False
-    synced: int = 0
-    sync_lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-@dataclass(frozen=True)
-class Record:
-    """Where an instance stands: a Part 10 file of ``size`` bytes at ``offset`` of a log."""
-
-    log: Log
-    sequence: int
-    offset: int
-    head_size: int
-    data_size: int
-    digest: str
-
-    @property
-    def size(self) -> int:
-        """Bytes of the Part 10 file."""
-        return self.head_size + self.data_size
-
-    def read_head(self) -> bytes:
-        """Read preamble and file meta information."""
-        return self.log.file.read_at(self.offset, self.head_size)
-
-    def read_data(self) -> bytes:
-        """Read the data set."""
-        return self.log.file.read_at(self.offset + self.head_size, self.data_size)
 
 
 class Journal:
@@ -171,7 +133,7 @@ class Journal:
                 return  # written and synced
             file = self._empty.pop()
             try:
-                _blank(file)
+                blank(file)
             except StoreError:
                 self._drop(file)
                 raise
@@ -191,7 +153,7 @@ class Journal:
         size = RECORD_HEAD + len(head) + len(data)
         with self._lock:
             self._wait_for_room(size)
-            record = self._write(head, data, digest, _pages(size))
+            record = self._write(head, data, digest, pages(size))
             number = record.log.written
         try:
             fault("record-written")
@@ -216,10 +178,10 @@ class Journal:
             target = self._next(size)
         # the time: what several receivers left is filed in order of arrival
         self._sequence = max(self._sequence + 1, int(_CLOCK.now_s() * 1e6))
-        fixed = _RECORD.pack(
-            _MARK, target.generation, self._sequence, len(head), len(data), digest
+        fixed = RECORD.pack(
+            MARK, target.generation, self._sequence, len(head), len(data), digest
         )  # fmt: skip
-        crc = _CRC.pack(zlib.crc32(head, zlib.crc32(fixed)))
+        crc = CRC.pack(zlib.crc32(head, zlib.crc32(fixed)))
         rest = size - RECORD_HEAD - len(head) - len(data)
         try:
             target.file.write_at(target.end, [fixed, crc, head, data, bytes(rest)])
@@ -247,7 +209,7 @@ class Journal:
             self._empty.remove(file)
         generation = os.urandom(16)
         try:
-            file.write_at(0, [_header(generation)])
+            file.write_at(0, [log_header(generation)])
         except StoreError:
             self._drop(file)
             raise
@@ -307,7 +269,7 @@ class Journal:
         keep = not file.broken and file.size == self._limits.log_bytes
         if keep and len(self._empty) < self._limits.kept_logs:
             try:
-                _blank(file)  # or a crash would bring back what was deleted since
+                blank(file)  # or a crash would bring back what was deleted since
                 self._empty.append(file)
                 fault("log-emptied")
                 return
@@ -378,62 +340,3 @@ def _opened(path: Path) -> LogFile | None:
         if path.exists():
             raise
         return None  # its receiver has just deleted it
-
-
-def read_log(file: LogFile) -> tuple[Log, list[Record]]:
-    """Find the whole records of a log, in order.
-
-    A damaged place is stepped over page by page: a record that was never acknowledged may be
-    torn, and one that was must not be lost with its neighbour.
-    """
-    magic, generation, crc = _HEADER.unpack(
-        file.read_at(0, PAGE)[: _HEADER.size].ljust(_HEADER.size)
-    )
-    used = Log(file, generation)
-    if magic != _MAGIC or crc != zlib.crc32(magic + generation):
-        return used, []
-    records: list[Record] = []
-    torn = 0
-    at = PAGE
-    while at + RECORD_HEAD <= file.size:
-        record = _record_at(used, at)
-        if record is None:
-            torn += file.read_at(at, len(_MARK) + 16) == _MARK + generation
-            at += PAGE
-        else:
-            records.append(record)
-            at += _pages(RECORD_HEAD + record.size)
-    if torn:
-        log.error("journal records that are not whole", extra={"records": torn})
-    return used, records
-
-
-def _record_at(used: Log, at: int) -> Record | None:
-    fixed = used.file.read_at(at, RECORD_HEAD)
-    mark, generation, sequence, head_size, data_size, digest = _RECORD.unpack_from(fixed)
-    size = head_size + data_size
-    if (mark, generation) != (_MARK, used.generation) or head_size > _MAX_FILE_HEAD:
-        return None
-    if at + RECORD_HEAD + size > used.file.size:
-        return None
-    record = Record(used, sequence, at + RECORD_HEAD, head_size, data_size, digest.hex())
-    (crc,) = _CRC.unpack_from(fixed, _RECORD.size)
-    if crc != zlib.crc32(record.read_head(), zlib.crc32(fixed[: _RECORD.size])):
-        return None
-    if hashlib.sha256(record.read_data()).digest() != digest:
-        return None
-    return record
-
-
-def _blank(file: LogFile) -> None:
-    """Make a log one that holds nothing, durably."""
-    file.write_at(0, [bytes(_HEADER.size)])
-    file.sync()
-
-
-def _header(generation: bytes) -> bytes:
-    return _HEADER.pack(_MAGIC, generation, zlib.crc32(_MAGIC + generation))
-
-
-def _pages(size: int) -> int:
-    return -(-size // PAGE) * PAGE
