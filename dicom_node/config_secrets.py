@@ -6,8 +6,10 @@ import re
 
 REMOVED = "REMOVED"
 _SECRET = re.compile(
-    r"^(?P<key>\s*[\w-]*(?:password|secret|token)[\w-]*\s*=\s*).*$", re.IGNORECASE | re.MULTILINE
+    r"^(?P<key>\s*[\w-]*(?:password|secret|token)(?![\w-]*_file\b)[\w-]*\s*=\s*).*$",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""A setting that names the file of a secret is none."""
 _IN_ADDRESS = re.compile(r"(?P<before>[a-z][\w+.-]*://[^:/@\s\"']*:)[^@\s\"']+@")
 
 

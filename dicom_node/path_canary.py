@@ -27,6 +27,7 @@ from dicom_node.domain.canary import (
     judge,
     study_uid_of,
 )
+from dicom_node.domain.retention import CANARY_ISSUER
 from dicom_node.domain.roles import ALIVE_S
 from dicom_node.errors import DeliveryError, NodeError
 from dicom_node.flow.peers import canary_peer
@@ -168,6 +169,7 @@ def write_canary(folder: Path, study_uid: str, patient_id: str) -> list[Outgoing
         dataset = dcmread(file)
         _rename(dataset, study_uid)
         dataset.PatientID = patient_id
+        dataset.IssuerOfPatientID = CANARY_ISSUER  # by which retention knows it
         dataset.PatientName = PATIENT_NAME
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         path = folder / f"{number:04d}.dcm"

@@ -67,22 +67,7 @@ def add_branch(folder: Path, start: Path, branch: Branch, config: CoreConfig) ->
             "the release has another lesion grid or normalisation than the configuration",
             "Take both from the config.json of the release.",
         )
-    training = parent.training.model_copy(
-        update={
-            name: getattr(config.training, name)
-            for name in ("synthesis", "synthesis_cases", "adversarial")
-        }
-    )
-    nets = parent.nets.model_copy(update={"synthesis": config.nets.synthesis})
-    changed = parent.model_copy(
-        update={
-            "name": config.name,
-            "version": config.version,
-            "nets": nets,
-            "synthesis": config.synthesis,
-            "training": training,
-        }
-    )
+    changed = _with_plan_of(config, parent)
     contents = dict(files.contents) | branch_files(branch)
     contents[CONFIG] = (changed.model_dump_json(indent=1) + "\n").encode()
     contents[CARD] += CARD_PART.format(cases=branch.spread.cases).encode()
@@ -97,3 +82,23 @@ def add_branch(folder: Path, start: Path, branch: Branch, config: CoreConfig) ->
         **{f"spread {name}": value for name, value in branch.spread.joined.items()},
         **{f"believed up to {name}": value for name, value in branch.spread.credible_to.items()},
     }
+
+
+def _with_plan_of(config: CoreConfig, parent: CoreConfig) -> CoreConfig:
+    """Return the parent's configuration with name, version and synthesis of another."""
+    training = parent.training.model_copy(
+        update={
+            name: getattr(config.training, name)
+            for name in ("synthesis", "synthesis_cases", "adversarial")
+        }
+    )
+    nets = parent.nets.model_copy(update={"synthesis": config.nets.synthesis})
+    return parent.model_copy(
+        update={
+            "name": config.name,
+            "version": config.version,
+            "nets": nets,
+            "synthesis": config.synthesis,
+            "training": training,
+        }
+    )

@@ -133,17 +133,17 @@ def make_backup(
     """
     ensure_dir(out)
     owner = f"backup:{platform.node()}:{os.getpid()}"
-    _take_turn(store, clock, owner)
+    _take_lease(store, clock, owner)
     partial = out / _PARTIAL
     remove_folder(partial)
     try:
         work = _Backup(store, config, clock, partial, newest(out), owner)
         told = work.run(wanted, progress)
-        name = out / datetime.fromtimestamp(clock.now_s(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        name = _free_name(out, clock.now_s())
         rename_folder(partial, name)
     finally:
         remove_folder(partial)
-        store.end_turn(TURN, owner)
+        store.end_lease(TURN, owner)
     trail = AuditTrail(store, config, clock)
     held = "all images" if wanted.images else "images in work or annotated"
     trail.backup("backup made", str(name), [("images", held), ("keys", str(wanted.keys))])
@@ -151,9 +151,16 @@ def make_backup(
     return name, told
 
 
-def _take_turn(store: Store, clock: Clock, owner: str) -> None:
+def _free_name(out: Path, now_s: float) -> Path:
+    """Name a backup by its second; later ones of one second sort behind the first."""
+    stamp = datetime.fromtimestamp(now_s, UTC).strftime("%Y%m%dT%H%M%SZ")
+    names = (stamp, *(f"{stamp}-{number}" for number in range(2, 10)))
+    return out / next((name for name in names if not (out / name).exists()), f"{stamp}-x")
+
+
+def _take_lease(store: Store, clock: Clock, owner: str) -> None:
     deadline_s = clock.monotonic_s() + _TURN_WAIT_S
-    while not store.take_turn(TURN, owner, LEASE_S):
+    while not store.lease(TURN, owner, LEASE_S):
         if clock.monotonic_s() > deadline_s:
             raise StoreError("retention does not pause", "try again in ten minutes")
         time.sleep(1.0)
@@ -247,7 +254,7 @@ class _Backup:
         now_s = self.clock.monotonic_s()
         if now_s - self._renewed_s > LEASE_S / 4:
             self._renewed_s = now_s
-            self.store.take_turn(TURN, self.owner, LEASE_S)
+            self.store.lease(TURN, self.owner, LEASE_S)
         target = self.target / name
         target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         try:

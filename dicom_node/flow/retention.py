@@ -207,7 +207,7 @@ class Retention:
         now_s = self._clock.monotonic_s()
         if now_s < self._turn_until_s:
             return True
-        if not self._store.take_turn(TURN, self._owner, LEASE_S):
+        if not self._store.lease(TURN, self._owner, LEASE_S):
             return False
         self._turn_until_s = now_s + LEASE_S / 2
         return True
@@ -216,7 +216,7 @@ class Retention:
         """Let another process have the turn."""
         self._turn_until_s = float("-inf")
         try:
-            self._store.end_turn(TURN, self._owner)
+            self._store.end_lease(TURN, self._owner)
         except NodeError:
             log.exception("the turn ends by itself")
 

@@ -84,3 +84,9 @@ class ProcessStore(Database):
                     leases.c.until == row.until)  # fmt: skip
             taken = update(leases).where(*same).values(holder=holder, until=now_s + ttl_s)
             return db.execute(taken).rowcount == 1
+
+    def end_lease(self, name: str, holder: str) -> None:
+        """Let others have it."""
+        mine = (leases.c.name == name) & (leases.c.holder == holder)
+        with self._write() as db:
+            db.execute(delete(leases).where(mine))

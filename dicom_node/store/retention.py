@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
 
 from dicom_node.domain.retention import GO_WORDS, Go, Verdict, judge
 from dicom_node.domain.states import RevisionState
@@ -21,7 +20,7 @@ from dicom_node.errors import NodeError
 from dicom_node.store.base import Database, add_event, lock_study
 from dicom_node.store.retention_facts import kept_of, live_images, live_results
 from dicom_node.store.retention_rows import Kept, Removed, RetentionRules, StudyPlace
-from dicom_node.store.retention_schema import removals, turns
+from dicom_node.store.retention_schema import removals
 from dicom_node.store.schema import conflicts, instances, results, revisions, studies
 from dicom_node.store.tallies import BYTES, COPIES, INSTANCES, of_revisions, read_tallies, tally
 from dicom_node.store.times import iso
@@ -33,33 +32,6 @@ _BATCH = 400
 
 class RetentionStore(Database):
     """What may go, what goes, what is gone."""
-
-    def take_turn(self, name: str, owner: str, lease_s: float) -> bool:
-        """Take work that one process does at a time, or keep it; False where another has it."""
-        now_s = self._clock.now_s()
-        values = {"owner": owner, "until_s": now_s + lease_s}
-        with self._write() as db:
-            row = db.execute(
-                select(turns).where(turns.c.name == name).with_for_update()
-            ).one_or_none()
-            if row is None:
-                try:
-                    with db.begin_nested():
-                        db.execute(insert(turns).values(name=name, **values))
-                except IntegrityError:
-                    return False
-                return True
-            # far ahead: the clock was set back since
-            free = row.owner == owner or not now_s < row.until_s <= now_s + 2 * lease_s
-            if free:
-                db.execute(update(turns).where(turns.c.name == name).values(**values))
-            return free
-
-    def end_turn(self, name: str, owner: str) -> None:
-        """Let others have it."""
-        mine = (turns.c.name == name) & (turns.c.owner == owner)
-        with self._write() as db:
-            db.execute(delete(turns).where(mine))
 
     def stored_bytes(self) -> int:
         """Return the size of all received images that are kept."""

@@ -1,8 +1,8 @@
-"""The tables of retention: files that are to be deleted, and who is at it."""
+"""The table of retention: files that are to be deleted."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, Index, String, Table, UniqueConstraint
+from sqlalchemy import Column, Index, String, Table, UniqueConstraint
 
 from dicom_node.store.columns import metadata, new_id, refers
 
@@ -16,12 +16,3 @@ removals = Table(
     Index("ix_removals_study_id", "study_id"),
 )
 """Files that no row counts on any more and that may still be on the disk."""
-
-turns = Table(
-    "turns",
-    metadata,
-    Column("name", String(32), primary_key=True),
-    Column("owner", String(255), nullable=False),
-    Column("until_s", Double, nullable=False),
-)
-"""Work that one process does at a time, whatever the host; ``until_s``: others may take it then."""

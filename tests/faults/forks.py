@@ -16,6 +16,7 @@ from pathlib import Path
 import dicom_node.flow.audit
 import dicom_node.flow.ingest
 import dicom_node.net.receiver
+import dicom_node.receivers
 import dicom_node.store.store  # noqa: F401
 from dicom_node.config import load_config
 from dicom_node.errors import NodeError

@@ -262,7 +262,7 @@ def test_recover_and_rebuild_after_retention_bring_nothing_back(delivered: Node)
 
 def test_one_at_a_time_and_a_backup_holds_it_off(delivered: Node) -> None:
     node = delivered
-    assert node.store.take_turn(TURN, "backup", 600)
+    assert node.store.lease(TURN, "backup", LEASE_S)
     retention = Retention(node.store, node.config, node.clock, AuditTrail(
         node.store, node.config, node.clock))  # fmt: skip
     stop = threading.Event()
@@ -270,10 +270,10 @@ def test_one_at_a_time_and_a_backup_holds_it_off(delivered: Node) -> None:
         node.clock.advance(150)
         retention.round(stop)
     assert not node.store.studies_show(OLD)[0]["images_removed_at"]
-    node.store.end_turn(TURN, "backup")
+    node.store.end_lease(TURN, "backup")
     retention.round(stop)
     assert node.store.studies_show(OLD)[0]["images_removed_at"]
-    assert node.store.take_turn(TURN, "backup", 600), "the turn ends with the round"
+    assert node.store.lease(TURN, "backup", LEASE_S), "the turn ends with the round"
 
 
 def test_a_clock_that_is_set_stops_it_for_an_hour(delivered: Node) -> None:

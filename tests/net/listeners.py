@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 Talk = Callable[[socket.socket], None]
 _LIMIT_S = 60.0
+_DRAIN_S = 0.5
 
 
 @contextmanager
@@ -43,12 +44,16 @@ def port_that(talk: Talk) -> Iterator[int]:
 
 
 def says(answer: bytes) -> Talk:
-    """Wait for some bytes, answer, and read until the other side goes."""
+    """Wait for some bytes, answer, and read until the other side goes, for a moment.
+
+    Not for longer: the next connection waits, and some only go when this side has gone.
+    """
 
     def talk(connection: socket.socket) -> None:
         connection.recv(4096)
         connection.sendall(answer)
         connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(_DRAIN_S)
         while connection.recv(4096):
             pass
 

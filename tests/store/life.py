@@ -137,8 +137,8 @@ def _retain(store: Store, clock: ManualClock) -> Iterator[str]:
             store.delivery_sent(one)
     store.end_checks("pacs", "off")
     clock.advance(400 * DAY_S)
-    assert store.take_turn("retention", "here", 60)
-    assert not store.take_turn("retention", "there", 60)
+    assert store.lease("retention", "here", 60)
+    assert not store.lease("retention", "there", 60)
     before_s = clock.now_s() - DAY_S
     page = store.retention_page(images=True, before_s=before_s, after=None, limit=2)
     store.retention_page(images=True, before_s=before_s, after=page[-1], limit=50)
@@ -167,7 +167,7 @@ def _retain(store: Store, clock: ManualClock) -> Iterator[str]:
     assert back is IngestOutcome.RESTORED
     assert len(store.removed_paths(sorted(paths))) == 1
     yield "send again what was removed"
-    store.end_turn("retention", "here")
+    store.end_lease("retention", "here")
 
 
 def _monitor(store: Store, clock: ManualClock) -> Iterator[str]:

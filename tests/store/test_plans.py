@@ -20,7 +20,7 @@ from tests.store.life import counted, live, told
 SMALL = {
     "acceptances", "accounts", "alarms", "assignments", "audit_state", "boots", "canaries",
     "counters", "leases", "node", "notices", "peers", "probes", "processes", "refusals",
-    "releases", "removals", "scanners", "sessions", "shadow_runs", "tallies", "tokens", "turns",
+    "releases", "removals", "scanners", "sessions", "shadow_runs", "tallies", "tokens",
 }  # fmt: skip
 """Tables whose size does not follow from what was received; every other grows for years."""
 OPEN_WORK = {"ix_deliveries_check_at", "ix_revisions_manifest_due", "ix_studies_changed"}
@@ -193,7 +193,7 @@ def test_a_database_of_the_version_before_gets_its_totals(store: Store, clock: M
              "instances_calling_ae", "studies_images", "studies_results")  # fmt: skip
     removed = {"studies": ("images_removed_at", "results_removed_at"),
                "instances": ("removed_at",), "results": ("removed_at",)}  # fmt: skip
-    tables = ("removals", "turns", "tallies", "shadow_runs", "assignments", "releases",
+    tables = ("removals", "tallies", "shadow_runs", "assignments", "releases",
               "annotations",
               "observations", "scanners", "sessions", "accounts", "tokens", "processes", "leases",
               "alarms", "notices", "canaries", "counters", "probes")  # fmt: skip

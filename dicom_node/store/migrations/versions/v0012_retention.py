@@ -16,7 +16,7 @@ _RESULTS = sa.text("images_removed_at IS NOT NULL AND results_removed_at IS NULL
 
 
 def upgrade() -> None:
-    """Add columns for what is gone, two tables and the indexes that retention reads."""
+    """Add columns for what is gone, a table and the indexes that retention reads."""
     op.add_column("studies", sa.Column("images_removed_at", sa.Double(), nullable=True))
     op.add_column("studies", sa.Column("results_removed_at", sa.Double(), nullable=True))
     op.add_column("instances", sa.Column("removed_at", sa.Double(), nullable=True))
@@ -36,10 +36,3 @@ def upgrade() -> None:
         sa.UniqueConstraint("path", name=op.f("uq_removals_path")),
     )
     op.create_index("ix_removals_study_id", "removals", ["study_id"])
-    op.create_table(
-        "turns",
-        sa.Column("name", sa.String(length=32), nullable=False),
-        sa.Column("owner", sa.String(length=255), nullable=False),
-        sa.Column("until_s", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_turns")),
-    )
