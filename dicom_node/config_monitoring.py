@@ -31,6 +31,10 @@ def _address(value: str) -> str:
 
 def _webhook(value: str) -> str:
     url = urlsplit(value)
+    try:
+        _ = url.port
+    except ValueError:
+        raise ValueError("its port is a number from 1 to 65535") from None
     if value and (url.scheme not in ("https", "http") or not url.hostname or url.username):
         raise ValueError("give an address such as https://alarms.hospital.example/node")
     if url.scheme == "http" and url.hostname not in _LOOPBACK:

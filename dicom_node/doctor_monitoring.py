@@ -6,7 +6,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.domain.alarm import ALARMS
 from dicom_node.domain.canary import RunState
@@ -16,6 +15,7 @@ from dicom_node.flow.peers import all_peers
 from dicom_node.net.notify import read_secret
 from dicom_node.net.pem import verifying_context
 from dicom_node.registry.choose import database_exists
+from dicom_node.store.shared_clock import clock_of
 from dicom_node.store.store import Store
 
 Found = tuple[str, str, str, str]
@@ -26,7 +26,7 @@ def monitoring(config: NodeConfig) -> Iterator[Found]:
     yield from _channels(config)
     if not database_exists(config):
         return
-    store = Store(config.database_url, clock=SystemClock())
+    store = Store(config.database_url, clock=clock_of(config.database_url, lasting=False))
     try:
         yield from _processes(store)
         yield from _alarms(store)
@@ -36,7 +36,7 @@ def monitoring(config: NodeConfig) -> Iterator[Found]:
 
 
 def _processes(store: Store) -> Iterator[Found]:
-    lives = alive(store.processes(), SystemClock().now_s())
+    lives = alive(store.processes(), store.clock.now_s())
     if not any(lives.values()):
         yield "processes", "note", "none is seen", "start the node: dicom-node serve"
         return

@@ -21,6 +21,7 @@ from typing import Any
 from dicom_node.crash_points import fault
 from dicom_node.errors import StoreError, SyncFailed
 
+_FILL_BYTES = 2**20
 TEMP_SUFFIX = ".part"
 
 
@@ -188,7 +189,8 @@ class LogFile:
             raise refused("open", path, error) from error
         try:
             if size is not None:
-                self.lock()  # nobody takes it for one that was left behind
+                if not self.lock():  # nobody takes it for one that was left behind
+                    raise BlockingIOError(errno.EWOULDBLOCK, "locked by another process")
                 self._fill(size)
             self.size = os.fstat(self._handle).st_size
         except OSError as error:
@@ -302,17 +304,15 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._handle)
-
-
-_FILL_BYTES = 2**20
+        handle, self._handle = self._handle, -1  # its number may soon be that of another file
+        if handle >= 0:
+            os.close(handle)
 
 
 class SyncBatch:
     """Makes many new files durable at once: those made between its start and ``sync``.
 
-    Linux syncs the file system in one call and since 5.8 reports errors of that; elsewhere each
-    file and folder is synced by itself.
+    Linux syncs the file system in one call (errors since 5.8); elsewhere each file and folder.
     """
 
     def __init__(self, folder: Path) -> None:

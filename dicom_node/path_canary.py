@@ -44,6 +44,9 @@ _OWN_UIDS = "2.25."
 """Root of the UIDs that the phantom has of its own; those of the standard begin otherwise."""
 _POLL_S = 0.5
 
+_CLOCKS_DIFFER_S = 60.0
+"""At most, between who began a run and who looks after it."""
+
 
 class PathCanary:
     """Sends canaries and sees what becomes of them.
@@ -106,7 +109,7 @@ class PathCanary:
         age_s = self._clock.now_s() - run.started_at_s
         found = judge(
             self._store.canary_seen(run.study_uid), to=self._config.canary.to,
-            in_time=0 <= age_s < 60 * self._config.canary.limit_min,
+            in_time=-_CLOCKS_DIFFER_S <= age_s < 60 * self._config.canary.limit_min,
         )  # fmt: skip
         known = next((one for one in self._store.canary_runs(5) if one.id == run.id), run)
         if known.state is not RunState.RUNNING:
@@ -155,11 +158,16 @@ class PathCanary:
 
     def _ports_here(self) -> dict[str, int]:
         now_s, here = self._clock.now_s(), self._store.host_name()
-        rows = [
+        living = [
             row for row in self._store.processes()
-            if row.role == "receiver" and row.host == here and row.age_s(now_s) <= ALIVE_S
+            if row.role == "receiver" and row.age_s(now_s) <= ALIVE_S
         ]  # fmt: skip
-        return max(rows, key=lambda row: row.started_at_s).ports if rows else {}
+        rows = [row for row in living if row.host == here]
+        if rows or not living:
+            return max(rows, key=lambda row: row.started_at_s).ports if rows else {}
+        # a part of another name may receive on this machine: at the ports of the configuration
+        node, tls = self._config.node, self._config.tls
+        return {"port": node.port, "tls_port": tls.port if tls.enabled else 0}
 
 
 def write_canary(folder: Path, study_uid: str, patient_id: str) -> list[Outgoing]:

@@ -70,13 +70,12 @@ def alarms_test(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fal
 @canary.command("run")
 def canary_run(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Send a test study through the running node and wait for it. Exit status 1: it is lost."""
-    from dicom_node.clock import SystemClock
     from dicom_node.domain.canary import RunState
     from dicom_node.flow.monitored import canary_json
     from dicom_node.path_canary import PathCanary
 
     with open_store(config) as (loaded, store):
-        run = PathCanary(store, loaded, SystemClock()).run_once()
+        run = PathCanary(store, loaded, store.clock).run_once()
     told = canary_json(run)
     if as_json:
         print_json(told)

@@ -40,12 +40,11 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Back the node up while it runs: database, results, releases, configuration."""
-    from dicom_node.clock import SystemClock
     from dicom_node.flow.backup import Wanted, make_backup
 
     with open_store(config) as (node_config, store), _progress("copying") as progress:
         folder, told = make_backup(
-            store, node_config, out, SystemClock(), Wanted(config, images, with_keys), progress
+            store, node_config, out, store.clock, Wanted(config, images, with_keys), progress
         )
     size = sum(one.size for one in told.files)
     if as_json:

@@ -29,14 +29,15 @@ DEFAULT_CONFIG = Path("node.toml")
 @contextmanager
 def open_store(config_file: Path) -> Iterator[tuple[NodeConfig, Store]]:
     """Read the configuration and open the database of the node (made where it is absent)."""
-    from dicom_node.clock import SystemClock
+    from dicom_node.store.shared_clock import clock_of
     from dicom_node.store.store import Store, version_of
 
     config = load_config(config_file)
     config.node.data_dir.mkdir(parents=True, exist_ok=True)
     # parts of another version may run on a shared database: dicom-node migrate looks for them
     create = not config.shared or version_of(config.database_url) is None
-    store = Store(config.database_url, clock=SystemClock(), create=create)
+    clock = clock_of(config.database_url, lasting=False)
+    store = Store(config.database_url, clock=clock, create=create)
     try:
         yield config, store
     finally:

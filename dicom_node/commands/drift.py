@@ -43,7 +43,6 @@ def drift(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the latest studies of each scanner with its first ones."""
-    from dicom_node.clock import SystemClock
     from dicom_node.flow import drift as watching
 
     if restart and not station:
@@ -51,7 +50,7 @@ def drift(
     with open_store(config) as (node_config, store):
         rows = _rows(store, station)
         if restart:
-            watching.restart(store, node_config, SystemClock(), rows)
+            watching.restart(store, node_config, store.clock, rows)
             rows = _rows(store, station)
         reports = [watching.look(store, node_config, row) for row in rows]
         files = [] if plot is None else _draw(store, reports, plot)

@@ -122,7 +122,6 @@ def _say(line: str) -> None:
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what the node holds and does."""
-    from dicom_node.clock import SystemClock
     from dicom_node.flow.health import storage_state
     from dicom_node.flow.monitored import alarms_json, processes_json
     from dicom_node.registry.switch import named_releases
@@ -130,7 +129,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     with open_store(config) as (node_config, store):
         report = store.status()
         report["storage"] = storage_state(node_config.node.data_dir).as_dict()
-        report["processes"] = processes_json(store.processes(), SystemClock().now_s())
+        report["processes"] = processes_json(store.processes(), store.clock.now_s())
         report["alarms"] = alarms_json(store.alarms(going_on=True))
         refusals = store.refusals()
         releases = {one.row.id: str(one) for one in named_releases(node_config, store)}

@@ -208,13 +208,12 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Examine a peer step by step; what it takes and confirms decides what it is sent and asked."""
-    from dicom_node.clock import SystemClock
     from dicom_node.flow.peers import find_peer
     from dicom_node.flow.probe import Order, examine
 
     with open_store(config) as (node_config, store):
         peer = find_peer(store, node_config, name)
-        profile = examine(store, node_config, SystemClock(), Order(peer, send=send, tell=_progress))
+        profile = examine(store, node_config, store.clock, Order(peer, send=send, tell=_progress))
     if as_json:
         print_json(profile.as_dict())
     else:

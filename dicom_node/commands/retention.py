@@ -22,14 +22,13 @@ _SHOWN = 200
 @app.command("plan")
 def plan_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what would go now, why and how much room that makes; nothing is deleted."""
-    from dicom_node.clock import SystemClock
     from dicom_node.flow.health import disk_of
     from dicom_node.flow.retention import plan, pressure_of
     from dicom_node.store.times import iso
 
     with open_store(config) as (node_config, store):
         short = pressure_of(store, node_config, disk_of(node_config.node.data_dir)).words
-        found = list(plan(store, node_config, SystemClock()))
+        found = list(plan(store, node_config, store.clock))
     total = sum(one.freed_bytes for one in found)
     rows = [
         {
@@ -60,12 +59,11 @@ def plan_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 @app.command("run")
 def run_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Delete now what `retention plan` shows; the node may run."""
-    from dicom_node.clock import SystemClock
     from dicom_node.flow.audit import AuditTrail
     from dicom_node.flow.retention import Retention
 
     with open_store(config) as (node_config, store):
-        clock = SystemClock()
+        clock = store.clock
         trail = AuditTrail(store, node_config, clock)
         retention = Retention(store, node_config, clock, trail)
         if not retention.turn():

@@ -12,7 +12,6 @@ import threading
 from pathlib import Path
 
 from dicom_node.clock import Clock
-from dicom_node.errors import NodeError
 from dicom_node.flow.filing import Filing
 from dicom_node.flow.journal import Journal, JournalLimits
 from dicom_node.flow.spool import JOURNAL
@@ -38,7 +37,7 @@ class Adoption:
             try:
                 if count := self.adopt():
                     log.warning("instances of another receiver filed", extra={"instances": count})
-            except (NodeError, OSError) as error:
+            except Exception as error:  # nobody would start this thread again
                 log.error("journal cannot be adopted", extra={"problem": str(error)})
 
     def adopt(self) -> int:

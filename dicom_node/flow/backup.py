@@ -193,6 +193,7 @@ class _Backup:
         try:
             database = f"{DATABASE}/{copy_name(self.config.database_url)}"
             copy_database(self.config.database_url, self.target / database)
+            self._renew()
             sources = {f"{DATA}/{name}": self.config.node.data_dir / name
                        for name in self._names(self.target / database, wanted)}  # fmt: skip
             if wanted.keys:
@@ -249,12 +250,23 @@ class _Backup:
         told = text if wanted.keys else without_secrets(text)
         write_file(self.target / CONFIG / CONFIG_NAME, [told.encode()], mode=0o600)
 
+    def _renew(self) -> None:
+        """Keep retention away.
+
+        Raises:
+            StoreError: the copy of the database took so long that it has begun.
+        """
+        self._renewed_s = self.clock.monotonic_s()
+        if not self.store.lease(TURN, self.owner, LEASE_S):
+            raise StoreError(
+                "retention began while the database was copied", "try again; to a faster disk"
+            )
+
     def _take(self, name: str, source: Path) -> BackedUp | None:
         """Copy a file, or link it to the backup before where it is as it was there."""
         now_s = self.clock.monotonic_s()
         if now_s - self._renewed_s > LEASE_S / 4:
-            self._renewed_s = now_s
-            self.store.lease(TURN, self.owner, LEASE_S)
+            self._renew()
         target = self.target / name
         target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         try:

@@ -280,6 +280,7 @@ class Filing:
             except Exception as error:
                 failed = error  # the rest is queued too: nobody would look for it again
         if failed is not None:
+            self._some.set()  # the thread tries again: perhaps nothing new comes that would wake it
             raise failed
         return count
 

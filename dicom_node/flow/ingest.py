@@ -194,7 +194,10 @@ class Ingest:
 
     def _look_often(self) -> None:
         while not self._stop.wait(WATCH_S):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # nobody would start this thread again
+                log.exception("storage was not looked at")
 
 
 def _header(data: bytes, transfer_syntax_uid: str) -> InstanceHeader:

@@ -291,7 +291,16 @@ class Journal:
 
         The logs of receivers that live are theirs.
         """
-        found = [read_log(file) for file in self._logs_of_nobody()]
+        taken: list[LogFile] = []
+        found = []
+        try:
+            for file in self._logs_of_nobody():
+                taken.append(file)
+                found.append(read_log(file))
+        except BaseException:
+            for file in taken:
+                file.close()  # or nobody could take them while this process lives
+            raise
         with self._lock:
             self._open.update(used.file for used, _ in found)
             for used, records in found:
@@ -301,8 +310,10 @@ class Journal:
                 if not records:
                     self._take_back(used.file)
         for file in self._logs_of_nobody(unmade=True):
-            if file.size:  # or it is about to be locked by who makes it
+            try:
                 remove(file.path)
+            except StoreError as error:
+                log.error("journal log cannot be deleted", extra={"problem": str(error)})
             file.close()
         whole = sorted((r for _, records in found for r in records), key=lambda r: r.sequence)
         for start in range(0, len(whole), _LEFT_AT_A_TIME):
@@ -318,7 +329,8 @@ class Journal:
             file = _opened(path)
             if file is None:
                 continue
-            if file.lock() and path.exists():
+            # without a size: made just now; to try its lock would take it from its maker
+            if file.size and file.lock() and path.exists():
                 yield file
             else:
                 file.close()

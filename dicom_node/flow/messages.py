@@ -148,15 +148,14 @@ class Messenger:
             return True
         try:
             send_by(self._config, notice.channel, notice.body_json, now_s)
-        except NodeError as error:
-            log.warning(
-                "message not taken", extra={"channel": notice.channel, "problem": error.message}
-            )
+        except Exception as error:  # of whatever kind: the other channels go on
+            problem = error.message if isinstance(error, NodeError) else type(error).__name__
+            log.warning("message not taken", extra={"channel": notice.channel, "problem": problem})
             if now_s - notice.created_at_s > GIVE_UP_S:
-                self._store.notice_failed(notice.id, error.message)
+                self._store.notice_failed(notice.id, problem)
             else:
                 wait_s = backoff_s(notice.attempts + 1, self._jitter())
-                self._store.notice_later(notice.id, now_s + wait_s, error.message)
+                self._store.notice_later(notice.id, now_s + wait_s, problem)
             return False
         self._store.notice_sent(notice.id)
         return True

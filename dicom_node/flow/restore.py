@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,10 +66,21 @@ def restore_backup(
     }  # fmt: skip
 
 
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that is there."""
+    return next(one for one in (folder, *folder.parents) if one.exists())
+
+
 def _check(told: BackupList, config: NodeConfig, source: Path) -> None:
     data_dir = config.node.data_dir
     if data_dir.exists() and any(data_dir.iterdir()):
         raise NodeError(f"{data_dir} is not empty", "restore into a new or empty data_dir")
+    if data_dir.is_mount() or not os.access(_nearest(data_dir.parent), os.W_OK):
+        raise NodeError(
+            f"{data_dir} cannot be made as a whole: a disk is mounted there, or this user "
+            f"may not write to {data_dir.parent}",
+            "set node.data_dir to a folder below, and restore as the user of the node",
+        )
     if int(told.schema) > int(HEAD):
         raise NodeError(
             f"the backup was made by version {told.version}, later than this program",

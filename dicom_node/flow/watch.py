@@ -12,6 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from dicom_node.clock import Clock
@@ -20,7 +21,8 @@ from dicom_node.domain.alarm import PROCESS_MISSING_S, SUBJECTS, Facts, Turn, ra
 from dicom_node.domain.canary import RunState
 from dicom_node.domain.roles import missing
 from dicom_node.errors import NodeError
-from dicom_node.flow.health import TROUBLES, disk_of, storage_state
+from dicom_node.flow.bounded import Bounded
+from dicom_node.flow.health import TROUBLES, storage_state
 from dicom_node.flow.messages import body_of
 from dicom_node.flow.peers import all_peers
 from dicom_node.net.pem import ends_s
@@ -55,6 +57,7 @@ class Watch:
         self._config = config
         self._clock = clock
         self._canary = canary
+        self._look_at_storage = Bounded(partial(storage_state, config.node.data_dir))
         self._holder = uuid.uuid4().hex
         self._since_s: float | None = None
         self._looked_s = float("-inf")
@@ -137,6 +140,7 @@ class Watch:
     def _silence_s(self) -> float | None:
         """Return the seconds of duty in which nothing came; None where nobody may send."""
         senders = {e.peer.ae_title for e in all_peers(self._store, self._config) if e.peer.may_send}
+        senders.discard(self._config.canary.ae_title)  # it says nothing of who should send
         if not senders:
             return None
         seen = self._store.senders_seen(sorted(senders))
@@ -158,10 +162,10 @@ class Watch:
         return int(total - self._refused[0][1])
 
     def _storage(self) -> tuple[str, int | None]:
-        folder = self._config.node.data_dir
         try:
-            trouble = storage_state(folder).trouble
-            return (TROUBLES[trouble].message if trouble else ""), disk_of(folder).free_bytes
+            state = self._look_at_storage()
+            trouble = state.trouble
+            return (TROUBLES[trouble].message if trouble else ""), state.free_bytes
         except OSError as error:
             return f"the data folder does not answer ({error.strerror})", None
 

@@ -54,6 +54,11 @@ class Database:
         self._clock = clock
         self._host = (host or instance_name())[:255]
 
+    @property
+    def clock(self) -> Clock:
+        """The clock that times are written by; who compares with them uses the same."""
+        return self._clock
+
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         try:

@@ -12,6 +12,9 @@ from dicom_node.domain.roles import FORGET_S, ProcessRow
 from dicom_node.store.base import Database
 from dicom_node.store.monitor_schema import leases, processes
 
+_CLOCKS_DIFFER_S = 5.0
+"""At most, as each host measures the clock of the database by itself."""
+
 
 class ProcessStore(Database):
     """Transactions about the processes of the node."""
@@ -66,7 +69,7 @@ class ProcessStore(Database):
         with self._read() as db:
             row = db.execute(select(leases).where(leases.c.name == name)).one_or_none()
         # a time further ahead was written by a clock that was set back since
-        if row is not None and now_s < row.until <= now_s + ttl_s:
+        if row is not None and now_s < row.until <= now_s + ttl_s + _CLOCKS_DIFFER_S:
             if row.holder != holder:
                 return False
             if row.until > now_s + ttl_s / 2:

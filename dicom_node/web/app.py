@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from dicom_node import __version__
-from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError, StoreError
 from dicom_node.flow.accounts import Accounts
@@ -62,7 +61,7 @@ class _Files(StaticFiles):
 
 def create_console(config: NodeConfig, store: Store) -> Console:
     """Put the parts of the web process together; the audit trail is not started."""
-    clock = SystemClock()
+    clock = store.clock
     return Console(
         config, store, clock, Accounts(store, config, clock), AuditTrail(store, config, clock),
         LoginThrottle(clock), Rehearsals(config),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 from fastapi import Request
 
@@ -12,6 +13,8 @@ from dicom_node.clock import Clock
 from dicom_node.config import NodeConfig
 from dicom_node.flow.accounts import Accounts
 from dicom_node.flow.audit import AuditTrail
+from dicom_node.flow.bounded import Bounded
+from dicom_node.flow.health import StorageState, storage_state
 from dicom_node.store.store import Store
 from dicom_node.web.neighbours import Neighbours
 from dicom_node.web.rehearsals import Rehearsals
@@ -53,6 +56,11 @@ class Console:
     rehearsals: Rehearsals
     notes: Notes = field(default_factory=Notes)
     neighbours: Neighbours = field(default_factory=Neighbours)
+
+    @cached_property
+    def storage(self) -> Bounded[StorageState]:
+        """Looks at the storage, which may hang."""
+        return Bounded(partial(storage_state, self.config.node.data_dir))
 
 
 def console_of(request: Request) -> Console:

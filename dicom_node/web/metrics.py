@@ -30,7 +30,7 @@ from dicom_node.domain.account import Role
 from dicom_node.domain.alarm import AlarmCode
 from dicom_node.domain.canary import RunState
 from dicom_node.domain.roles import alive
-from dicom_node.flow.health import Trouble, storage_state
+from dicom_node.flow.health import Trouble
 from dicom_node.flow.peers import all_peers
 from dicom_node.flow.watch import certificates_days
 from dicom_node.net.access import parse_address
@@ -190,8 +190,13 @@ def _deliveries(console: Console, counted: counters.Counted) -> Iterator[Metric]
 
 
 def _storage(console: Console) -> Iterator[Metric]:
-    state = storage_state(console.config.node.data_dir)
-    yield _gauge("storage_healthy", "1: what is received can be stored", state.trouble is None)
+    healthy = ("storage_healthy", "1: what is received can be stored")
+    try:
+        state = console.storage()
+    except OSError:  # it does not answer, or hangs
+        yield _gauge(*healthy, 0)
+        return
+    yield _gauge(*healthy, state.trouble is None)
     yield _labelled(
         "storage_trouble", "1: this keeps the node from storing", ("trouble",),
         (((str(one),), float(state.trouble is one)) for one in Trouble),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicom_node.errors import NodeError
-from dicom_node.flow.health import storage_state
 from dicom_node.flow.monitored import alarms_json, processes_json
 from dicom_node.flow.peers import all_peers
 from dicom_node.registry.switch import named_releases
@@ -63,7 +62,7 @@ def overview(console: Console) -> Overview:
     counts = store.destination_counts([peer.name for peer in receivers])
     return Overview(
         status=status,
-        storage=storage_state(console.config.node.data_dir).as_dict(),
+        storage=console.storage().as_dict(),
         day=store.throughput(now_s - DAY_S),
         hour=store.throughput(now_s - 3600),
         senders=store.senders_seen(senders),

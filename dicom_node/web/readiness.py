@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
 from dicom_node.domain.roles import NEEDED, alive
-from dicom_node.flow.health import storage_state
 from dicom_node.web.console import Console, console_of
 
 router = APIRouter(include_in_schema=False)
@@ -14,8 +13,8 @@ _OK = "ok"
 
 
 @router.get("/health/live")
-def live() -> dict[str, str]:
-    """Say that this process answers."""
+async def live() -> dict[str, str]:
+    """Say that this process answers; in no thread, so that it does where others hang."""
     return {"status": "live"}
 
 
@@ -41,7 +40,7 @@ def readiness(console: Console) -> dict[str, str]:
 
 def _storage(console: Console) -> str:
     try:
-        storage = storage_state(console.config.node.data_dir)
+        storage = console.storage()
     except OSError as error:
         return f"the data folder does not answer ({type(error).__name__})"
     return _OK if storage.trouble is None else str(storage.as_dict()["message"])

@@ -9,12 +9,12 @@ from typing import Any
 
 import uvicorn
 
-from dicom_node.clock import SystemClock
 from dicom_node.config import NodeConfig
 from dicom_node.flow.messages import Messenger
 from dicom_node.flow.watch import Watch
 from dicom_node.path_canary import PathCanary
 from dicom_node.pulse import Pulse
+from dicom_node.store.shared_clock import clock_of
 from dicom_node.store.store import Store
 from dicom_node.web.app import create_app, create_console
 from dicom_node.web.listening import check_listening, web_context
@@ -43,7 +43,7 @@ def serve(
     bound = listener.getsockname()[1]
     web = config.web.model_copy(update={"port": bound})
     config = config.model_copy(update={"web": web})
-    store = Store(config.database_url, clock=SystemClock())
+    store = Store(config.database_url, clock=clock_of(config.database_url))
     console = create_console(config, store)
     console.trail.start()
     # outside the main thread uvicorn leaves the signals alone: the process stops it itself

@@ -16,13 +16,15 @@ from pydicom.dataset import Dataset
 
 from dicom_node.domain.status import OUT_OF_RESOURCES
 from dicom_node.durable import LogFile
-from dicom_node.errors import InputProblem, SyncFailed
+from dicom_node.errors import InputProblem, StoreError, SyncFailed
+from dicom_node.flow import journal as journal_module
 from dicom_node.flow.health import TROUBLES, Trouble
 from dicom_node.flow.ingest import Ingest
-from dicom_node.flow.journal import PAGE, Journal, JournalLimits
+from dicom_node.flow.journal import PAGE, Journal, JournalLimits, read_log
 from dicom_node.flow.recover import recover
-from dicom_node.flow.spool import read_dataset, spool_files, verify
+from dicom_node.flow.spool import JOURNAL, read_dataset, spool_files, verify
 from tests.flow.conftest import ADC, SMALL, STUDY, T2W, Node, encoded, mr_image, series
+from tests.running import wait_until
 
 OF_TWO = replace(SMALL, writers=2)
 
@@ -123,6 +125,59 @@ def test_G1_a_receiver_that_lives_files_what_one_left_that_is_gone(
     other.look()
     assert len(node.store.instances_of(STUDY)) == 1
     node.restart_ingest()
+
+
+def test_G1_what_the_database_did_not_take_at_first_is_filed_without_a_new_image(
+    node: Node, other: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreError("the database is away", "wait")
+
+    other.start()
+    assert receive(node.ingest, mr_image()) == 0
+    with monkeypatch.context() as away:
+        away.setattr(node.store, "add_instances", fail)
+        node.ingest._journal.close()
+        other.look()
+        assert node.store.instances_of(STUDY) == []
+    wait_until(lambda: node.store.instances_of(STUDY), 60, "the row")
+    node.restart_ingest()
+
+
+def test_G1_logs_that_cannot_be_read_now_are_found_at_the_next_look(
+    node: Node, other: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, receiver in enumerate((node.ingest, other)):
+        assert receive(receiver, mr_image(index=number)) == 0
+        receiver._journal.close()
+    third, read = Journal(node.data_dir / JOURNAL, OF_TWO), iter((read_log, None))
+
+    def fails_once(file: LogFile) -> object:
+        now = next(read, read_log)
+        if now is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return now(file)
+
+    monkeypatch.setattr(journal_module, "read_log", fails_once)
+    with pytest.raises(OSError, match="Input/output"):
+        list(third.leftovers())
+    assert sum(map(len, third.leftovers())) == 2
+    third.close()
+    node.restart_ingest()
+
+
+def test_a_log_made_a_moment_ago_is_left_to_its_maker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its making and its lock it has no size: who tried the lock would take it away."""
+    folder = tmp_path / "journal"
+    journal = Journal(folder, OF_TWO)
+    (folder / "new-aa.log").touch()
+    tried: list[LogFile] = []
+    monkeypatch.setattr(LogFile, "lock", lambda log: tried.append(log) or True)
+    assert list(journal.leftovers()) == []
+    assert tried == []
+    journal.close()
 
 
 def test_R4_a_failed_sync_of_one_is_the_trouble_of_all(node: Node, other: Ingest) -> None:

@@ -85,6 +85,13 @@ def test_words_that_hide() -> None:
     assert without_secrets(text.replace("pa ss", "pass")) == (
         'database = "postgresql://node:REMOVED@db/x"\nsmtp_password = "REMOVED"\nport = 1\n'
     )
+    for line, shown in (
+        ('webhook_url = "https://h.example/services/sEcReT"', '"https://h.example/REMOVED"'),
+        ('database = "postgresql://db/x?password=sEcReT"', "?password=REMOVED"),
+        ('mail_password_file = "mail.secret"', '"mail.secret"'),
+    ):
+        assert shown in without_secrets(line)
+        assert "sEcReT" not in without_secrets(line)
 
 
 def test_a_study_that_is_not_here_is_said_so(node: Node, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dicom_node.clock import ManualClock
 from dicom_node.config import AlarmsSection, NodeConfig
 from dicom_node.domain.alarm import AlarmCode, Limits, Raised
 from dicom_node.errors import DeliveryError, WrongUseError
+from dicom_node.flow import messages
 from dicom_node.flow.messages import Messenger, body_of, send_by, trial_body
 from dicom_node.net import notify
 from dicom_node.store.store import Store
@@ -234,6 +235,22 @@ def test_an_alarm_waits_for_a_channel_that_fails_and_is_told_once(
     }  # fmt: skip
 
 
+def test_what_nobody_foresaw_delays_one_message_and_no_other(
+    files: dict[str, str], store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise UnicodeEncodeError("ascii", "é", 0, 1, "not ASCII")
+
+    config = NodeConfig(alarms=hooked("https://h.example/x", files))
+    store.notice_add("webhook", "{}")
+    with monkeypatch.context() as broken:
+        broken.setattr(messages, "send_by", fail)
+        assert Messenger(store, config, clock).send_due() == 0
+    clock.advance(60)
+    (waiting,) = store.notices_due()
+    assert waiting.attempts == 1
+
+
 def test_a_message_is_given_up_after_a_day(
     files: dict[str, str], store: Store, clock: ManualClock
 ) -> None:
@@ -265,6 +282,7 @@ def test_G5_messages_that_nobody_takes_are_bounded(
         ({"webhook_url": "http://elsewhere.example/x", "webhook_secret_file": "s"}, "without TLS"),
         ({"webhook_url": "https://a.example/x"}, "webhook_secret_file"),
         ({"webhook_url": "ftp://a.example"}, "an address such as"),
+        ({"webhook_url": "https://a.example:100000/x", "webhook_secret_file": "s"}, "port"),
         ({"mail_to": ["a@b"]}, "mail_host"),
         ({"mail_to": ["nobody"]}, "no mail address"),
         ({"mail_user": "x"}, "mail_password_file"),
