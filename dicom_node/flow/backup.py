@@ -42,7 +42,8 @@ CONFIG_NAME = "node.toml"
 KEY_FILES = (
     ("tls", "certificate"), ("tls", "key"), ("tls", "ca"), ("tls", "crl"), ("web", "certificate"),
     ("web", "key"), ("audit", "syslog_ca"), ("audit", "syslog_certificate"),
-    ("audit", "syslog_key"),
+    ("audit", "syslog_key"), ("alarms", "ca"), ("alarms", "webhook_secret_file"),
+    ("alarms", "mail_password_file"),
 )  # fmt: skip
 """Files that the configuration names; they stand in a backup with keys, by section and name."""
 _PARTIAL = ".backup.part"
