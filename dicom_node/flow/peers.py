@@ -61,7 +61,8 @@ def add_peer(store: Store, config: NodeConfig, peer: PeerConfig) -> None:
     _speaks_tls(config, peer)
     if any(entry.peer.name == peer.name for entry in all_peers(store, config)):
         raise ConfigError(
-            f"there is a peer '{peer.name}' already", "remove it first, or choose another name"
+            f"there is a peer '{peer.name}' already",
+            "change it (peers edit), remove it, or choose another name",
         )
     store.peer_add(peer)
     _record(store, config, "added", peer.name, _told(peer))

@@ -57,7 +57,8 @@ class PeerStore(Database):
                 db.execute(insert(peers).values(**values))
         except IntegrityError:
             raise ConfigError(
-                f"there is a peer '{peer.name}' already", "remove it first, or choose another name"
+                f"there is a peer '{peer.name}' already",
+                "change it (peers edit), remove it, or choose another name",
             ) from None
 
     def peer_change(self, peer: PeerConfig) -> bool:
