@@ -16,6 +16,7 @@ from dicom_node.store.snapshot import (
     load_database,
 )
 from dicom_node.store.store import Store
+from tests.databases import run_sql
 from tests.store.life import image, made, plan
 
 
@@ -35,9 +36,7 @@ def test_a_copy_fills_an_empty_database(
         server = request.getfixturevalue("postgresql")
         name = "restored_copy"
         empty = server.replace("/postgres?", f"/{name}?")
-        from tests.store.conftest import _run
-
-        _run(server, f"CREATE DATABASE {name}")
+        run_sql(server, f"CREATE DATABASE {name}")
         load_database(copy, empty)
         there = Store(empty, clock=clock)
     else:
