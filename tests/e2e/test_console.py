@@ -21,7 +21,7 @@ from dicom_node.errors import DeliveryError
 from dicom_node.net.standin import PacsStandIn
 from dicom_node.phantom import Role
 from tests.releases import repackage
-from tests.running import NodeUnderTest
+from tests.running import NodeUnderTest, wait_until
 from tests.studies import study_uid
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop, pytest.mark.timeout(600)]
@@ -152,12 +152,20 @@ def _allow_sender(page: Page, scanner: PacsStandIn, node: NodeUnderTest, files: 
     expect(card).to_have_count(0)
 
 
+def _known(node: NodeUnderTest, uid: str) -> None:
+    """Images are acknowledged before they have rows: wait for those."""
+    wait_until(
+        lambda: uid in {row["study_uid"] for row in node.json("studies", "list")}, 60, "the study"
+    )
+
+
 def _watch_to_delivery(
     page: Page, base: str, pacs: PacsStandIn, scanner: PacsStandIn, node: NodeUnderTest,
     files: list[Path],
 ) -> None:  # fmt: skip
     scanner.send(files, host="127.0.0.1", port=node.port, ae_title="PROSTATE_AI")
     uid = study_uid(files)
+    _known(node, uid)
     page.goto(f"{base}/studies/{uid}")
     # the page follows the study by itself
     expect(page.locator("h2 .chip.delivered")).to_be_visible(timeout=240_000)
@@ -177,6 +185,7 @@ def _retry(
 ) -> None:
     """Look at a study anew that was not analysable: it is judged again, and says why."""
     scanner.send(files, host="127.0.0.1", port=node.port, ae_title="PROSTATE_AI")
+    _known(node, study_uid(files))
     page.goto(f"{base}/studies/{study_uid(files)}")
     ended = page.locator("h2 .chip.not_analysable")
     expect(ended).to_be_visible(timeout=240_000)

@@ -38,6 +38,7 @@ OUTSIDE = {
     "forget_files": "once after a restore",
     "audit_verify": "reads the whole trail, on demand",
     "check_integrity": "reads everything, on demand",
+    "clock": "no statement",
     "close": "no statement",
     "turn": "no table",
     "instances_of": "headers_of",

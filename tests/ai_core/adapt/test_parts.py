@@ -401,7 +401,7 @@ def test_a_plan_is_read_and_a_wrong_one_refused(tmp_path: Path) -> None:
 def test_the_guide_shows_the_plan_as_it_is(tmp_path: Path) -> None:
     guide = (Path(__file__).resolve().parents[3] / "docs" / "adaptation.md").read_text()
     path = tmp_path / "plan.toml"
-    path.write_text(guide.split("```toml\n")[1].split("```")[0])
+    path.write_text(guide.split("```toml adapt plan\n")[1].split("```")[0])
     assert read_plan(path) == AdaptPlan()
 
 
