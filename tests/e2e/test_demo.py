@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def test_make_demo_shows_results_that_came_back(tmp_path: Path) -> None:
     told = subprocess.run(
-        ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "demo", f"BIN={Path(sys.executable).parent}"],
+        ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "demo",
+         f"BIN={Path(sys.executable).parent}"],
         cwd=ROOT, capture_output=True, text=True, check=True,
         env={name: value for name, value in os.environ.items() if "MAKE" not in name},
     )  # fmt: skip
